@@ -2,6 +2,7 @@
 
     Nes2NetError
     ├── AudioError        a file or waveform that can't be scored
+    │   └── NoAudioError  a folder that holds none
     ├── BundleError       a bundle that is missing, damaged, newer, or can't be written
     ├── CheckpointError   not a detector's checkpoint, or one that does not fit
     ├── ProviderError     an execution provider or ONNX Runtime itself that is not there
@@ -17,6 +18,10 @@ class Nes2NetError(Exception):
 
 class AudioError(Nes2NetError, ValueError):
     """Audio that can't be read or scored."""
+
+
+class NoAudioError(AudioError):
+    """A folder without audio files."""
 
 
 class BundleError(Nes2NetError):

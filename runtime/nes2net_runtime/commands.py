@@ -1,0 +1,63 @@
+"""What all commands share: exit codes, one-line errors, versions."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from importlib.metadata import PackageNotFoundError, version
+from typing import ParamSpec
+
+import typer
+
+from nes2net_runtime.errors import Nes2NetError, ParityError
+
+P = ParamSpec("P")
+
+
+class Exit(IntEnum):
+    """Exit codes; Ctrl-C gives 130."""
+
+    DONE = 0
+    INPUT_FAILED = 1  # the others were scored
+    USAGE = 2  # wrong usage, or no audio found
+    NO_START = 3  # bundle, checkpoint, provider, device or protocol
+    VERIFICATION_FAILED = 4
+
+
+def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn a command's expected errors into one line on stderr and an exit code; `--debug` lets them through."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except BrokenPipeError:  # the reader of stdout has gone (| head): it has what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (Nes2NetError, OSError) as error:
+            if kwargs.get("debug"):
+                raise
+            typer.echo(f"error: {_one_line(error)}", err=True)
+            if isinstance(error, OSError) and not isinstance(error, Nes2NetError):
+                raise typer.Exit(Exit.INPUT_FAILED) from error
+            code = Exit.VERIFICATION_FAILED if isinstance(error, ParityError) else Exit.NO_START
+            raise typer.Exit(code) from error
+
+    return wrapped
+
+
+def installed_versions(*distributions: str) -> dict[str, str]:
+    """Versions of those distributions that are installed."""
+    versions = {}
+    for name in distributions:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())

@@ -1,0 +1,234 @@
+"""The public API: a Detector scores waveforms and files with a bundle."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from nes2net_runtime.audio import RATES, SAMPLE_RATE, Channels, Samples, audio_info, find_audio, read_blocks, resampler
+from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
+from nes2net_runtime.errors import AudioError
+from nes2net_runtime.segments import Cut, Segment, SegmentRule, cut, round_hop
+from nes2net_runtime.sessions import Provider, Receipt, Stages
+
+WINDOWS_HOP = 2.0  # seconds
+MAX_FULL = 60.0  # seconds; attention grows with the square
+BATCH = 4
+# Segments waiting for others of their length: at most this many samples (64 MiB) before all are scored as they are.
+MAX_WAITING = 1 << 24
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of one segment. Times in seconds of the signal; higher is more human."""
+
+    start: float
+    end: float
+    score: float  # the bona fide logit, as the official scripts print it
+    tail: bool = False  # end-aligned window after the last one on the grid
+
+
+@dataclass
+class FileResult:
+    """All scores of a file, or of one of its channels; `error` says why there are none."""
+
+    file: str
+    channel: int | None = None  # counted from 1, None for the mix
+    seconds: float = 0.0  # of audio that was read
+    scores: list[Score] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    error: AudioError | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean score: the file's score in a score file."""
+        return fmean(score.score for score in self.scores)
+
+    @property
+    def lowest(self) -> Score:
+        """The least human segment."""
+        return min(self.scores, key=lambda score: score.score)
+
+
+class Detector:
+    """Scores audio with a bundle; `None` is the demo detector that comes with the package.
+
+    Safe to share between threads. Raises BundleError and ProviderError where it can't be loaded.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle | None = None,
+        provider: Provider = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle or DEMO))
+        self.stages = Stages(self.bundle, provider, threads)
+
+    @property
+    def receipt(self) -> Receipt:
+        """What the detector really runs on."""
+        return self.stages.receipt()
+
+    def score(
+        self,
+        waveform: Samples,
+        sample_rate: int = SAMPLE_RATE,
+        segment: SegmentRule = "windows",
+        hop: float = WINDOWS_HOP,
+        window_samples: int | None = None,
+        max_seconds: float = MAX_FULL,
+    ) -> list[Score]:
+        """Score one mono waveform (1-D, any real dtype, float in [-1, 1]); `hop` and `max_seconds` in seconds.
+
+        Raises AudioError for an empty, non-finite or multi-channel waveform, or one too long for `full`.
+        """
+        signal = np.asarray(waveform)
+        if signal.ndim != 1 or not np.issubdtype(signal.dtype, np.floating):
+            raise AudioError(f"waveform: a 1-D float array is expected, not {signal.dtype} of shape {signal.shape}")
+        if not signal.size:
+            raise AudioError("waveform: holds no audio (0 samples)")
+        if not np.isfinite(signal).all():
+            raise AudioError("waveform: holds NaN or infinity")
+        if sample_rate not in RATES:
+            raise AudioError(f"waveform: {sample_rate} Hz; {RATES.start} to {RATES.stop - 1} Hz are read")
+        signal = resampler(sample_rate)(signal.astype(np.float32, copy=False), True)
+        how = self._cut(segment, hop, window_samples, max_seconds)
+        segments = list(cut([signal], how, "waveform", []))
+        return [score for i in range(0, len(segments), BATCH) for score in self._run(segments[i : i + BATCH])]
+
+    def score_files(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        segment: SegmentRule = "windows",
+        hop: float = WINDOWS_HOP,
+        window_samples: int | None = None,
+        max_seconds: float = MAX_FULL,
+        channels: Channels = "mix",
+        batch_size: int = BATCH,
+        on_segment: Callable[[FileResult, Score], None] = lambda result, score: None,
+    ) -> Iterator[FileResult]:
+        """Score files and folders, in order, in bounded memory; a file that fails yields a result with `error`.
+
+        Segments of equal length, also of different files, share a batch; `on_segment` is called for each score.
+        """
+        how = self._cut(segment, hop, window_samples, max_seconds)
+        queue = _Queue(self._run, batch_size, on_segment)
+        for path, error in find_audio(paths):
+            for result in _results(path, error, channels):
+                queue.open(result)
+                if result.error is None:
+                    self._read(result, how, queue)
+                queue.close(result)
+                yield from queue.done()
+        queue.flush()
+        yield from queue.done()
+
+    def _cut(self, rule: SegmentRule, hop: float, window_samples: int | None, max_seconds: float) -> Cut:
+        window = window_samples or self.bundle.manifest.audio.window_samples
+        return Cut(rule, window, round_hop(hop), round(max_seconds * SAMPLE_RATE))
+
+    def _read(self, result: FileResult, how: Cut, queue: "_Queue") -> None:
+        """Cut one file (or channel) into segments and queue them."""
+        silent = True
+        try:
+            blocks = _timed(read_blocks(Path(result.file), result.channel, result.warnings), result)
+            for piece in cut(blocks, how, result.file, result.warnings):
+                silent = silent and not piece.samples.any()
+                queue.add(result, piece)
+        except AudioError as error:
+            result.error = error
+        else:
+            if silent:
+                result.warnings.append("all silent (every sample is zero): the score means nothing")
+
+    def _run(self, segments: Sequence[Segment]) -> list[Score]:
+        """Score segments of equal length as one batch."""
+        batch = np.stack([segment.samples for segment in segments])
+        if self.bundle.manifest.audio.normalize == "per-window":
+            batch = normalize(batch)
+        scores = self.stages.run(batch)[:, self.bundle.manifest.score.bonafide_logit]
+        return [
+            Score(segment.start / SAMPLE_RATE, segment.end / SAMPLE_RATE, float(score), segment.tail)
+            for segment, score in zip(segments, scores, strict=True)
+        ]
+
+
+def normalize(batch: Samples) -> Samples:
+    """Each row to zero mean and unit (biased) variance, epsilon 1e-5: s3prl's layer norm over the waveform."""
+    mean = batch.mean(axis=1, keepdims=True, dtype=np.float64)
+    variance = batch.var(axis=1, keepdims=True, dtype=np.float64)
+    return ((batch - mean) / np.sqrt(variance + 1e-5)).astype(np.float32)
+
+
+def _results(path: Path, error: AudioError | None, channels: Channels) -> list[FileResult]:
+    """The results that a file will have: one, or one a channel."""
+    if error is None and channels == "each":
+        try:
+            return [FileResult(str(path), channel) for channel in range(1, audio_info(path).channels + 1)]
+        except AudioError as failure:
+            error = failure
+    return [FileResult(str(path), channels if isinstance(channels, int) else None, error=error)]
+
+
+def _timed(blocks: Iterator[Samples], result: FileResult) -> Iterator[Samples]:
+    for block in blocks:
+        result.seconds += len(block) / SAMPLE_RATE
+        yield block
+
+
+class _Queue:
+    """Collects segments of equal length over files into batches, and gives results back in the order of files."""
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Segment]], list[Score]],
+        batch_size: int,
+        on_segment: Callable[[FileResult, Score], None],
+    ) -> None:
+        self.run, self.batch_size, self.on_segment = run, batch_size, on_segment
+        self.waiting: defaultdict[int, list[tuple[FileResult, Segment]]] = defaultdict(list)  # by length
+        self.samples = 0  # in `waiting`
+        self.order: list[FileResult] = []
+        self.unfinished: dict[int, int] = {}  # id of a result -> its segments that wait, plus 1 while it is read
+
+    def open(self, result: FileResult) -> None:
+        self.order.append(result)
+        self.unfinished[id(result)] = 1
+
+    def add(self, result: FileResult, segment: Segment) -> None:
+        length = len(segment.samples)
+        self.waiting[length].append((result, segment))
+        self.unfinished[id(result)] += 1
+        self.samples += length
+        if len(self.waiting[length]) == self.batch_size:
+            self._score(length)
+        elif self.samples > MAX_WAITING:
+            self.flush()
+
+    def close(self, result: FileResult) -> None:
+        self.unfinished[id(result)] -= 1
+
+    def flush(self) -> None:
+        for length in list(self.waiting):
+            self._score(length)
+
+    def done(self) -> Iterator[FileResult]:
+        while self.order and self.unfinished[id(self.order[0])] == 0:
+            result = self.order.pop(0)
+            del self.unfinished[id(result)]
+            if result.error is not None:
+                result.scores.clear()
+            yield result
+
+    def _score(self, length: int) -> None:
+        batch = self.waiting.pop(length)
+        self.samples -= length * len(batch)
+        for (result, _), score in zip(batch, self.run([segment for _, segment in batch]), strict=True):
+            result.scores.append(score)
+            self.unfinished[id(result)] -= 1
+            self.on_segment(result, score)

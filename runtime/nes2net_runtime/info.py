@@ -1,0 +1,76 @@
+"""`nes2net-run --info`: a bundle's manifest, whether its files are whole, and what this machine can run it on."""
+
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from nes2net_runtime.bundle import Bundle, sha256
+from nes2net_runtime.sessions import Receipt, available_providers, import_onnxruntime, onnxruntime_owners
+from nes2net_runtime.threads import usable_threads
+
+
+def machine() -> dict[str, Any]:
+    """Providers that ONNX Runtime was built with, devices that it sees, and who installed it."""
+    runtime = import_onnxruntime()
+    devices = [
+        f"{d.ep_name} on {str(d.device.type).rsplit('.', 1)[-1].lower()} {d.device.vendor}".strip()
+        for d in runtime.get_ep_devices()
+    ]
+    return {
+        "onnxruntime": onnxruntime_owners(),
+        "providers": available_providers(),
+        "devices": devices,
+        "threads": usable_threads(),
+    }
+
+
+def damaged_files(bundle: Bundle) -> list[str]:
+    """Paths of all files whose hash differs from the manifest's."""
+    return [file.path for file in bundle.manifest.files if sha256(bundle.path / file.path) != file.sha256]
+
+
+def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -> None:
+    """Print everything: as one JSON document, or as lines for people."""
+    here = machine()
+    if as_json:
+        document = {"path": str(bundle.path), "manifest": bundle.manifest, "damaged": damaged, "machine": here}
+        out.write(msgspec.json.encode(document).decode() + "\n")
+        return
+    m = bundle.manifest
+    model = m.model
+    size = sum(file.bytes for file in m.files)
+    window = m.audio.window_samples / m.audio.sample_rate
+    sums = f"{len(damaged)} damaged: {', '.join(damaged)}" if damaged else "all hashes match"
+    rows = [
+        ("bundle", f"{m.name} ({bundle.path})"),
+        ("made", f"{m.created} by {', '.join(f'{k} {v}' for k, v in m.versions.items())}"),
+        ("weights", f"{m.source.checkpoint}{' (random: for speed alone)' if m.source.random else ''}"),
+        ("checkpoint sha256", m.source.sha256 or "-"),
+        ("front-end", f"{model['family']}, {model['layers']} layers of {model['width']}, {model['aggregation']}"),
+        ("back-end", f"{model['backend']}, {model['outer_splits']}x{model['inner_splits']}, {model['pooling']}"),
+        ("window", f"{m.audio.window_samples} samples ({window:g} s), waveform normalised: {m.audio.normalize}"),
+        ("score", m.score.meaning),
+        ("precision", m.precision),
+        ("stages", ", ".join(f"{stage.name} ({stage.file})" for stage in m.stages)),
+        ("parity with torch", f"{m.parity.worst:.1e} relative (bound {m.parity.bound:g})"),
+        ("files", f"{len(m.files)}, {size / 1e6:.1f} MB, {sums}"),
+        ("onnxruntime", ", ".join(here["onnxruntime"])),
+        ("providers built in", ", ".join(here["providers"])),
+        ("devices", ", ".join(here["devices"])),
+        ("threads", str(here["threads"])),
+    ]
+    for name, value in rows:
+        out.write(f"{name:20}{value}\n")
+
+
+def receipt_lines(receipt: Receipt) -> list[str]:
+    """A receipt for people."""
+    lines = [
+        f"receipt: {Path(receipt.bundle).name} on {receipt.provider}, onnxruntime {receipt.onnxruntime}, "
+        f"{receipt.threads} threads, loaded in {receipt.load_seconds:.2f} s"
+    ]
+    for s in receipt.stages:
+        nodes = ", ".join(f"{count} nodes on {name}" for name, count in s.nodes.items())
+        lines.append(f"  {s.stage:8}  {s.precision}  {s.provider} ({s.device}): {nodes}")
+    return lines

@@ -1,0 +1,97 @@
+"""What a person sees on stderr while files are scored: a bar on a terminal, warnings, errors, totals."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nes2net_runtime.audio import audio_info
+from nes2net_runtime.detector import FileResult, Score
+from nes2net_runtime.output import clock
+from nes2net_runtime.records import SummaryRecord
+
+
+class ScoringProgress:
+    """Counts what was done and shows it; the bar is there only where stderr is a terminal."""
+
+    def __init__(self, files: int) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.bar = Progress(
+            TextColumn("scoring"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[audio]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("scoring", total=files, audio="")
+        self.start = time.perf_counter()
+        self.files = self.failed = self.segments = 0
+        self.seconds = 0.0
+        self.current = ("", 1.0)  # the file being scored, and its length in seconds
+
+    def __enter__(self) -> "ScoringProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self.console.print(escape(line))
+
+    def on_segment(self, result: FileResult, score: Score) -> None:
+        """Move the bar within a file: one long recording is a bar of its own."""
+        self.segments += 1
+        if self.bar.disable:
+            return
+        if result.file != self.current[0]:
+            self.current = (result.file, max(audio_info_seconds(result), 0.1))
+        done = self.files + min(1.0, score.end / self.current[1])
+        speed = (self.seconds + score.end) / (time.perf_counter() - self.start)
+        audio = f"{clock(self.seconds + score.end)} of audio, {speed:.0f}x real time"
+        self.bar.update(self.task, completed=done, audio=audio)
+
+    def file_done(self, result: FileResult) -> None:
+        """Count a file, and say what was wrong with it."""
+        self.files += 1
+        for warning in result.warnings:
+            self.say(f"warning: {result.file}: {warning}")
+        if result.error is not None:
+            self.failed += 1
+            self.say(f"error: {result.error}")
+        else:
+            self.seconds += result.seconds
+        self.bar.update(self.task, completed=self.files)
+
+    def totals(self) -> SummaryRecord:
+        """What was done until now."""
+        return SummaryRecord(
+            files=self.files,
+            failed=self.failed,
+            segments=self.segments,
+            audio_seconds=round(self.seconds, 3),
+            wall_seconds=round(time.perf_counter() - self.start, 3),
+        )
+
+
+def audio_info_seconds(result: FileResult) -> float:
+    """Length by the header, or what was read where the header does not tell."""
+    return audio_info(Path(result.file)).seconds or result.seconds
+
+
+def totals_line(totals: SummaryRecord, provider: str, threads: int) -> str:
+    """One line for people."""
+    failed = f", {totals.failed} failed" if totals.failed else ""
+    speed = totals.audio_seconds / max(totals.wall_seconds, 1e-9)
+    return (
+        f"{totals.files} file{'s' * (totals.files != 1)}{failed}, {totals.segments} "
+        f"window{'s' * (totals.segments != 1)}, {clock(totals.audio_seconds)} of audio in {totals.wall_seconds:.1f} s "
+        f"({speed:.0f}x real time) on {provider}, {threads} thread{'s' * (threads != 1)}"
+    )

@@ -1,0 +1,105 @@
+"""Machine-readable output: one record a line. `records.schema.json` beside this file is its JSON Schema."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nes2net_runtime.detector import FileResult, Score
+from nes2net_runtime.sessions import Receipt
+
+SCHEMA = 1
+SCHEMA_FILE = Path(__file__).parent / "records.schema.json"
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=False):
+    schema: int = SCHEMA
+
+
+class ScoreRecord(_Record, tag="score"):
+    """One segment. Times in seconds; score: bona fide logit, higher is more human."""
+
+    file: str
+    channel: int | None  # counted from 1; null: the mix
+    start: float
+    end: float
+    score: float
+    tail: bool  # end-aligned window after the last on the grid
+
+
+class FileRecord(_Record, tag="file"):
+    """One file (or channel): the summary of its scores."""
+
+    file: str
+    channel: int | None
+    seconds: float  # of audio read
+    segments: int
+    score: float  # mean
+    lowest: float
+    lowest_at: float  # seconds
+    warnings: list[str]
+
+
+class ErrorRecord(_Record, tag="error"):
+    """An input that could not be scored."""
+
+    file: str
+    channel: int | None
+    error: str
+
+
+class ReceiptRecord(_Record, tag="receipt"):
+    """What the detector really ran on."""
+
+    receipt: Receipt
+
+
+class SummaryRecord(_Record, tag="summary"):
+    """The end of a run."""
+
+    files: int
+    failed: int
+    segments: int
+    audio_seconds: float  # of scored files
+    wall_seconds: float
+
+
+AnyRecord = ScoreRecord | FileRecord | ErrorRecord | ReceiptRecord | SummaryRecord
+
+
+def records_of(result: FileResult) -> list[AnyRecord]:
+    """A result as records: its error, or its scores and their summary."""
+    if result.error is not None:
+        return [ErrorRecord(file=result.file, channel=result.channel, error=str(result.error))]
+    return [*(_score_record(result, score) for score in result.scores), file_record(result)]
+
+
+def file_record(result: FileResult) -> FileRecord:
+    """The summary of a result without error."""
+    return FileRecord(
+        file=result.file,
+        channel=result.channel,
+        seconds=round(result.seconds, 6),
+        segments=len(result.scores),
+        score=result.mean,
+        lowest=result.lowest.score,
+        lowest_at=result.lowest.start,
+        warnings=result.warnings,
+    )
+
+
+def _score_record(result: FileResult, score: Score) -> ScoreRecord:
+    return ScoreRecord(
+        file=result.file,
+        channel=result.channel,
+        start=score.start,
+        end=score.end,
+        score=score.score,
+        tail=score.tail,
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a line, from the types above."""
+    schema = msgspec.json.schema(AnyRecord)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "nes2net-run records", **schema}
