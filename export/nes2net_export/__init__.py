@@ -1,0 +1,1 @@
+"""Checkpoints of Nes2Net detectors -> verified ONNX bundles."""

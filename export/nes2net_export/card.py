@@ -9,8 +9,8 @@ def model_card(manifest: Manifest) -> str:
     weights = (
         "**Random weights.** For measuring speed and memory; its scores mean nothing."
         if m.source.random
-        else f"Weights of `{m.source.checkpoint}` (SHA-256 `{m.source.sha256}`). What they were trained on, how well "
-        "they do and under which licence is known to those who published them."
+        else f"Weights of `{m.source.checkpoint}` (SHA-256 `{m.source.sha256}`). What they were trained on, "
+        "how well they do and under which licence is known to those who published them."
     )
     return f"""# {m.name}
 
@@ -20,17 +20,17 @@ A speech deepfake detector in the family of Nes2Net (arXiv 2504.05657), exported
 
 | | |
 | --- | --- |
-| front-end | {model["family"]}, {model["layers"]} layers of width {model["width"]}, aggregation {model["aggregation"]} |
-| back-end | {model["backend"]}, splits {model["outer_splits"]} x {model["inner_splits"]}, pooling {model["pooling"]} |
-| input | 16 kHz mono, waveform normalisation {m.audio.normalize}, official window {m.audio.window_samples} samples |
+| front-end | {model["family"]}, {model["layers"]} layers of {model["width"]}, aggregation {model["aggregation"]} |
+| back-end | {model["backend"]}, {model["outer_splits"]} x {model["inner_splits"]} splits, {model["pooling"]} pooling |
+| input | 16 kHz mono, normalised: {m.audio.normalize}, official window {m.audio.window_samples} samples |
 | score | {m.score.meaning} |
 | precision | {m.precision} |
-| parity with torch | {m.parity.worst:.1e} relative at worst over {len(m.parity.cases)} inputs (bound {m.parity.bound:g}) |
+| parity with torch | {m.parity.worst:.1e} relative, worst of {len(m.parity.cases)} inputs (bound {m.parity.bound:g}) |
 
 ## Not for
 
-- Decisions about a person on a score alone. Detectors err most on voices, devices and synthesisers they were not
-  trained on, and a score says nothing of who speaks or what is said.
-- Reading a score as a probability: it orders recordings, and a threshold has to be chosen on labelled audio like
-  yours.
+- Decisions about a person on a score alone. Detectors err most on voices, devices and synthesisers that they
+  were not trained on, and a score says nothing of who speaks or what is said.
+- Reading a score as a probability: it orders recordings, and a threshold has to be chosen on labelled audio
+  like yours.
 """

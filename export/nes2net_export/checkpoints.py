@@ -1,4 +1,4 @@
-"""Checkpoints from a file, the Hugging Face hub or a random generator, as a flat state dict of official keys."""
+"""Checkpoints from a file or the Hugging Face hub, as a flat state dict of official keys."""
 
 import os
 import socket
@@ -46,13 +46,17 @@ def read_checkpoint(source: str) -> Checkpoint:
 
 def _read(path: Path) -> tuple[Any, dict[str, str]]:
     if path.is_dir():
-        raise CheckpointError("a folder, not a checkpoint (a bundle is already exported: nes2net-run --bundle)")
+        raise CheckpointError(
+            "a folder, not a checkpoint (a bundle is already exported: nes2net-run --bundle)"
+        )
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
         raise CheckpointError("empty file")
     if head.lstrip()[:1] == b"<":
-        raise CheckpointError("an HTML page, not a checkpoint: the download saved a web page; fetch the file itself")
+        raise CheckpointError(
+            "an HTML page, not a checkpoint: the download saved a web page; fetch the file itself"
+        )
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError("a Git LFS pointer, not the checkpoint itself: run git lfs pull")
     if path.suffix == ".safetensors":
@@ -65,7 +69,7 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> Any:
-    """weights_only: tensors and plain containers; numpy's scalars too, since training runs save their best EER."""
+    """Tensors and plain containers alone; numpy's scalars too, since training runs save their best EER."""
     # numpy < 2 wrote the old module's name
     scalar: list[Any] = [np.dtype, *map(type, (np.dtype("f4"), np.dtype("f8"), np.dtype("i8")))]
     reconstruct = np._core.multiarray.scalar  # type: ignore[attr-defined]
@@ -73,10 +77,14 @@ def _read_pickle(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(scalar):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... for a broken file
+    except (
+        Exception
+    ) as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... for a broken file
         text = str(error)
         if "Unsupported global" in text or "WeightsUnpickler" in text or "weights_only" in text:
-            reason = text.split("GLOBAL ")[-1].split(" was not")[0] if "GLOBAL " in text else "an unknown object"
+            reason = (
+                text.split("GLOBAL ")[-1].split(" was not")[0] if "GLOBAL " in text else "an unknown object"
+            )
             raise CheckpointError(
                 f"holds objects that are not tensors ({reason}), which could run code when loaded; "
                 "save its state_dict() alone, best as .safetensors"
@@ -149,4 +157,3 @@ def _require_hub(endpoint: str, offline: bool) -> None:
         raise CheckpointError(
             f"{problem} and the file is not in the cache; download it elsewhere and give --checkpoint FILE"
         )
-

@@ -1,6 +1,5 @@
 """`nes2net-export`: a published checkpoint becomes a verified bundle."""
 
-
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,8 +36,8 @@ def export(
         str | None,
         typer.Option(
             metavar="FILE|hf:REPO[/FILE]|random:NAME",
-            help="A .pth, .pt or .safetensors file as the authors publish it, a Hugging Face repository, or random "
-            "weights for benchmarks (random:xlsr-300m, random:wavlm-large).",
+            help="A .pth, .pt or .safetensors file as the authors publish it, a Hugging Face repository, or "
+            "random weights for benchmarks (random:xlsr-300m, random:wavlm-large).",
             show_default="the demo detector",
         ),
     ] = None,
@@ -48,7 +47,8 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
     single_graph: Annotated[
-        bool, typer.Option("--single-graph", help="One detector.onnx instead of encoder, context and backend.")
+        bool,
+        typer.Option("--single-graph", help="One detector.onnx instead of encoder, context and backend."),
     ] = False,
     opset: Annotated[int, typer.Option(min=18, max=23, help="ONNX operator set.")] = 20,
     max_parity: Annotated[
@@ -63,10 +63,12 @@ def export(
         typer.Option(min=1, help="Attention heads of a wav2vec 2.0 front-end.", rich_help_panel=UNTOLD),
     ] = None,
     dilation: Annotated[
-        int | None, typer.Option(min=1, help="Dilation of the back-end's convolutions.", rich_help_panel=UNTOLD)
+        int | None,
+        typer.Option(min=1, help="Dilation of the back-end's convolutions.", rich_help_panel=UNTOLD),
     ] = None,
     activation: Annotated[
-        Literal["relu", "selu"] | None, typer.Option(help="Activation of the back-end.", rich_help_panel=UNTOLD)
+        Literal["relu", "selu"] | None,
+        typer.Option(help="Activation of the back-end.", rich_help_panel=UNTOLD),
     ] = None,
     normalize_waveform: Annotated[
         bool | None,

@@ -43,7 +43,7 @@ def export_onnx(
 ) -> Manifest:
     """Write the bundle `target`, whole or not at all.
 
-    Raises BundleError where it can't be written and ParityError where the stages do not compute what torch does.
+    Raises BundleError where it can't be written, ParityError where the stages do not compute what torch does.
     """
     config = detector.config
     with new_bundle(target, force) as folder:
@@ -96,6 +96,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if weights > EXTERNAL_BYTES:
         onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
+        (path.parent / f"{path.name}.data").chmod(path.stat().st_mode)  # onnx makes it private
     else:
         onnx.save(model, path)
     onnx.checker.check_model(path, full_check=True)

@@ -6,7 +6,7 @@ The official repositories name the front-end `ssl_model.model.*` (fairseq, WavLM
 
 import re
 
-from nes2net_export.models.config import ModelConfig
+from nes2net_export.models.config import Aggregation, ModelConfig
 
 FRONT_END = "ssl_model.model."
 FRONT_END_S3PRL = "ssl_model.model.model."
@@ -14,6 +14,7 @@ AGGREGATION = "ssl_model."
 BACK_END = "Nested_Res2Net_TDNN."
 
 # A row names a module, whose tensors have one of these endings, or (WHOLE) one tensor.
+WEIGHT = (".weight",)
 WEIGHT_BIAS = (".weight", ".bias")
 BATCH_NORM = (".weight", ".bias", ".running_mean", ".running_var")
 WHOLE = ("",)
@@ -37,15 +38,12 @@ TRANSFORMER_LAYER = {
     "encoder.layers.{i}.fc2": "context.network.layers.{i}.contract",
     "encoder.layers.{i}.final_layer_norm": "context.network.layers.{i}.feed_forward_norm",
 }
-WAVLM_LAYER = {
-    "encoder.layers.{i}.self_attn.grep_linear.weight": "context.network.layers.{i}.attention.gate.linear.weight",
-    "encoder.layers.{i}.self_attn.grep_linear.bias": "context.network.layers.{i}.attention.gate.linear.bias",
-    "encoder.layers.{i}.self_attn.grep_a": "context.network.layers.{i}.attention.gate.scale",
+WAVLM_GATE = {"encoder.layers.{i}.self_attn.grep_linear": "context.network.layers.{i}.attention.gate.linear"}
+WAVLM_GATE_SCALE = {"encoder.layers.{i}.self_attn.grep_a": "context.network.layers.{i}.attention.gate.scale"}
+WAVLM_BIAS = {  # one table, in layer 0, for all layers
+    "encoder.layers.0.self_attn.relative_attention_bias": "context.network.position_bias.embedding",
 }
-WAVLM_BIAS = {
-    "encoder.layers.0.self_attn.relative_attention_bias.weight": "context.network.position_bias.embedding.weight",
-}
-AGGREGATIONS: dict[str, dict[str, str]] = {
+AGGREGATIONS: dict[Aggregation, dict[str, str]] = {
     "last": {},
     "weighted-sum": {"weight_hidd": "context.aggregation.weight"},
     "sea": {
@@ -109,15 +107,16 @@ def key_table(config: ModelConfig) -> dict[str, str]:
                 table[prefix + official.format(**index) + end] = ours.format(**index) + end
 
     for i in range(len(config.conv_channels)):
-        add(prefix, CONV, WEIGHT_BIAS if config.conv_bias else WEIGHT_BIAS[:1], i=i)
+        add(prefix, CONV, WEIGHT_BIAS if config.conv_bias else WEIGHT, i=i)
         add(prefix, CONV_NORM, WEIGHT_BIAS, i=i)
     add(prefix, CONTEXT, WEIGHT_BIAS)
     for i in range(config.layers):
         add(prefix, TRANSFORMER_LAYER, WEIGHT_BIAS, i=i)
         if config.family == "wavlm":
-            add(prefix, WAVLM_LAYER, WHOLE, i=i)
+            add(prefix, WAVLM_GATE, WEIGHT_BIAS, i=i)
+            add(prefix, WAVLM_GATE_SCALE, WHOLE, i=i)
     if config.family == "wavlm":
-        add(prefix, WAVLM_BIAS, WHOLE)
+        add(prefix, WAVLM_BIAS, WEIGHT)
     add(AGGREGATION, AGGREGATIONS[config.aggregation], WHOLE)
 
     for g in range(config.outer_splits - 1):

@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 
 def parity_signals(window: int) -> list[Array]:
-    """Deterministic inputs [batch, samples]: the shortest, odd lengths, the window; levels 40 dB apart in a batch."""
+    """Fixed noise [batch, samples]: the shortest, odd lengths, the window; levels up to 40 dB apart."""
     random = np.random.default_rng(0)
     signals = []
     for batch, samples in ((1, 400), (1, 16_000), (2, 8_043), (3, 24_321), (1, window)):
@@ -60,8 +60,8 @@ def check_parity(detector: Detector, folder: Path, stages: list[Stage], bound: f
     if not worst <= bound:  # also where it is not a number
         bad = next(c for c in cases if worst in (c.frames, c.features, c.logits))
         raise ParityError(
-            f"the ONNX stages differ from torch by {worst:.2e} relative (bound {bound:g}) at batch {bad.batch}, "
-            f"{bad.samples} samples: frames {bad.frames}, features {bad.features}, logits {bad.logits}; "
+            f"the ONNX stages differ from torch by {worst:.2e} relative (bound {bound:g}) at "
+            f"batch {bad.batch}, {bad.samples} samples: frames {bad.frames}, features {bad.features}, logits {bad.logits}; "
             "no bundle was written"
         )
     return Parity(bound=bound, worst=worst, cases=cases)

@@ -1,4 +1,4 @@
-"""Full-size detectors with random weights: as fast and as large as the real ones, and good for nothing else."""
+"""Full-size detectors with random weights: as large and as fast as real ones, and good for nothing else."""
 
 import torch
 
@@ -8,7 +8,7 @@ from nes2net_runtime.errors import CheckpointError
 
 CONV_CHANNELS = (512,) * 7
 
-# XLS-R 300M + Nes2Net-X as the ITW repository trains it; WavLM large + SEA + Nes2Net-X as the CtrSVDD one does.
+# XLS-R 300M + Nes2Net-X as the ITW repository has it; WavLM large + SEA + Nes2Net-X as the CtrSVDD one.
 RANDOM_MODELS = {
     "xlsr-300m": ModelConfig(
         family="wav2vec2",

@@ -13,12 +13,18 @@ from nes2net_runtime.errors import CheckpointError
 
 
 def load_source(checkpoint: str | None, untold: Untold) -> tuple[Detector, Source, str]:
-    """FILE, hf:REPO[/FILE], random:NAME, or None for the demo -> detector, its source, a name for its bundle."""
+    """FILE, hf:REPO[/FILE], random:NAME or None (the demo) -> detector, source, a name for its bundle."""
     if checkpoint is not None and checkpoint.startswith("random:"):
         if untold != Untold():
-            raise CheckpointError(f"{checkpoint}: its shape is fixed; leave the options that describe a checkpoint out")
+            raise CheckpointError(
+                f"{checkpoint}: its shape is fixed; leave the options that describe a checkpoint out"
+            )
         name = checkpoint.removeprefix("random:")
-        return random_detector(name), Source(checkpoint=checkpoint, sha256=None, random=True), f"random-{name}"
+        return (
+            random_detector(name),
+            Source(checkpoint=checkpoint, sha256=None, random=True),
+            f"random-{name}",
+        )
     read = read_checkpoint(checkpoint or str(DEMO))
     try:
         config = infer_config(read.state, _with_metadata(untold, read.metadata))

@@ -1,4 +1,4 @@
-"""From an official state dict to a detector and back: what shapes tell, what defaults say, nothing dropped in silence."""
+"""From an official state dict to a detector and back: nothing is guessed, nothing dropped in silence."""
 
 import re
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Untold:
     normalize_waveform: bool | None = None
 
 
-# Official defaults of the three families: dilation, waveform normalisation, window, index of the bona fide logit.
+# Official defaults of the families: dilation, waveform normalisation, window, index of the bona fide logit.
 DEFAULTS: dict[Recipe, tuple[int, bool, int, int]] = {
     "itw": (2, False, 64_600, 1),  # Nes2Net_ASVspoof_ITW, main: XLS-R
     "asvspoof5": (1, False, 64_600, 1),  # its branch asvspoof5: WavLM
@@ -51,7 +51,9 @@ def recognise(state: StateDict) -> Recipe:
     """Tell the three official families apart by their keys."""
     if not any(key.startswith(BACK_END) for key in state):
         example = next(iter(state), "no key at all")
-        raise CheckpointError(f"not a Nes2Net detector: no key starts with {BACK_END!r} (first key: {example})")
+        raise CheckpointError(
+            f"not a Nes2Net detector: no key starts with {BACK_END!r} (first key: {example})"
+        )
     if f"{FRONT_END}encoder.layers.0.fc1.weight" in state:
         gated = f"{FRONT_END}encoder.layers.0.self_attn.grep_a" in state
         return "asvspoof5" if gated else "itw"
@@ -82,7 +84,8 @@ def infer_config(state: StateDict, untold: Untold = Untold()) -> ModelConfig:
 
     if f"{prefix}feature_extractor.conv_layers.0.2.weight" in state:
         raise CheckpointError(
-            "a feature encoder with group norm (wav2vec 2.0 or WavLM Base); only layer-norm models (XLS-R, Large) fit"
+            "a feature encoder with group norm (wav2vec 2.0 or WavLM Base); "
+            "only layer-norm models fit (XLS-R, WavLM Large)"
         )
     convs = [shape(f"{prefix}feature_extractor.conv_layers.{i}.0.weight") for i in range(7)]
     width = shape(f"{prefix}post_extract_proj.weight")[0]
@@ -93,16 +96,12 @@ def infer_config(state: StateDict, untold: Untold = Untold()) -> ModelConfig:
         raise CheckpointError(f"this WavLM has {heads} attention heads, not {untold.attention_heads}")
     heads = untold.attention_heads or heads
     if width % heads:
-        raise CheckpointError(f"{heads} attention heads do not divide the width {width}: give --attention-heads")
+        raise CheckpointError(
+            f"{heads} attention heads do not divide the width {width}: give --attention-heads"
+        )
     buckets = shape(f"{prefix}encoder.layers.0.self_attn.relative_attention_bias.weight")[0] if wavlm else 0
 
-    aggregation: Aggregation = "last"
-    if recipe == "ctrsvdd":
-        aggregation = next(
-            (name for name, keys in AGGREGATIONS.items() if keys and AGGREGATION + next(iter(keys)) in state), "last"
-        )  # type: ignore[assignment]
-        if aggregation == "last":
-            raise CheckpointError("no layer aggregation: keys of SEA, WeightedSum or AttM are missing")
+    aggregation = _aggregation(state) if recipe == "ctrsvdd" else "last"
     bottleneck_key = {"sea": "fc_att_merge.0.weight", "attm": "W2"}.get(aggregation)
 
     group = shape(f"{BACK_END}bns.0.weight")[0]
@@ -137,17 +136,28 @@ def infer_config(state: StateDict, untold: Untold = Untold()) -> ModelConfig:
     )
 
 
+def _aggregation(state: StateDict) -> Aggregation:
+    for name, keys in AGGREGATIONS.items():
+        if keys and AGGREGATION + next(iter(keys)) in state:
+            return name
+    raise CheckpointError("no layer aggregation: no key of SEA, WeightedSum or AttM")
+
+
 def load_detector(state: StateDict, config: ModelConfig) -> Detector:
     """Build the detector of `config` in evaluation mode with these weights, as float32.
 
-    Every key is loaded, or known and unused. Missing, unknown and misshapen keys are named in one CheckpointError.
+    Every key is loaded, or known and unused. One CheckpointError names what is missing, unknown or misshapen.
     """
     state = fold_weight_norm(state, front_end_prefix(config))
     table = key_table(config)
     detector = Detector(config)
     ours = detector.state_dict()
     # Nes2Net-X: the sums (1, 1, 1, n) are vectors here
-    tensors = {key: state[key].reshape(-1) if ".weighted_sum." in key else state[key] for key in table if key in state}
+    tensors = {
+        key: state[key].reshape(-1) if ".weighted_sum." in key else state[key]
+        for key in table
+        if key in state
+    }
 
     missing = [key for key in table if key not in state]
     unknown = [key for key in state if key not in table and not UNUSED.fullmatch(key)]
@@ -158,13 +168,17 @@ def load_detector(state: StateDict, config: ModelConfig) -> Detector:
     ]
     faults = [("missing", missing), ("unknown", unknown), ("of the wrong shape", misshapen)]
     if any(keys for _, keys in faults):
-        raise CheckpointError("; ".join(f"{len(keys)} keys {what}: {_some(keys)}" for what, keys in faults if keys))
+        raise CheckpointError(
+            "; ".join(f"{len(keys)} keys {what}: {_some(keys)}" for what, keys in faults if keys)
+        )
     nonfinite = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if nonfinite:
         raise CheckpointError(f"{len(nonfinite)} tensors hold NaN or infinity: {_some(nonfinite)}")
 
     weights = {table[key]: tensor.float().contiguous() for key, tensor in tensors.items()}
-    detector.load_state_dict({**ours, **weights}, assign=True)  # `ours` adds batch norm's unused step counters
+    detector.load_state_dict(
+        {**ours, **weights}, assign=True
+    )  # `ours` adds batch norm's unused step counters
     return detector.eval().requires_grad_(False)
 
 
@@ -189,7 +203,9 @@ def fold_weight_norm(state: StateDict, prefix: str) -> dict[str, Tensor]:
     if gain is None or direction is None:
         raise CheckpointError(f"key missing: {prefix}{POS_CONV_GAIN if gain is None else POS_CONV_DIRECTION}")
     if gain.shape != (1, 1, direction.shape[-1]):
-        raise CheckpointError(f"{prefix}{POS_CONV_GAIN} is {list(gain.shape)}, expected {[1, 1, direction.shape[-1]]}")
+        raise CheckpointError(
+            f"{prefix}{POS_CONV_GAIN} is {list(gain.shape)}, expected {[1, 1, direction.shape[-1]]}"
+        )
     direction = direction.to(torch.float64)
     norm = direction.norm(dim=(0, 1), keepdim=True)
     folded[f"{prefix}encoder.pos_conv.0.weight"] = (gain.to(torch.float64) * direction / norm).float()

@@ -1,6 +1,6 @@
 """Audio files as float32 mono blocks at 16 kHz, with bounded memory whatever the file's length.
 
-The order is the official scripts' (librosa.load): channels are averaged, then resampled with soxr's HQ filter.
+The order is that of the official scripts (librosa.load): channels are averaged, then resampled (soxr HQ).
 """
 
 import os
@@ -25,7 +25,8 @@ BLOCK_SECONDS = 2
 MAX_CHANNELS = 64
 RATES = range(1_000, 768_001)
 SUFFIXES = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .caf .w64 .rf64 .sph .nist .voc".split()
+    {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd"}
+    | {".caf", ".w64", ".rf64", ".sph", ".nist", ".voc"}
 )
 
 
@@ -60,7 +61,10 @@ def find_audio(paths: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[Path, 
                     found += 1
                     yield Path(folder, name), None
         for error in errors:
-            yield Path(error.filename), AudioError(f"{error.filename}: folder can't be read ({error.strerror})")
+            yield (
+                Path(error.filename),
+                AudioError(f"{error.filename}: folder can't be read ({error.strerror})"),
+            )
         if not found and not errors:
             yield path, NoAudioError(f"{path}: no audio files in this folder")
 
@@ -133,7 +137,9 @@ def read_blocks(path: Path, channel: int | None, warnings: list[str]) -> Iterato
         yield resample(np.zeros(0, np.float32), True)
         if damage or read < file.frames:
             reason = damage or f"the header promises {file.frames / rate:.1f} s"
-            warnings.append(f"truncated or damaged after {read / rate:.1f} s ({reason}): scored what is before")
+            warnings.append(
+                f"truncated or damaged after {read / rate:.1f} s ({reason}): scored what is before"
+            )
 
 
 def _cut_header(log: str) -> str | None:

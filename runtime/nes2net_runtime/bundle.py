@@ -8,8 +8,8 @@
         (or detector.onnx, waveform -> logits; large weights as FILE.data beside each)
         MODEL_CARD.md, reports/…
 
-Reading trusts nothing: paths must stay inside, links are refused, sizes and hashes must match before a file is
-opened. Writing happens in a temporary sibling that is renamed when it is whole.
+Reading trusts nothing: paths must stay inside, links are refused, sizes and hashes must match before a file
+is opened. Writing happens in a temporary sibling that is renamed when it is whole.
 """
 
 import errno
@@ -37,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all parts of the manifest: frozen, by keyword, nothing unknown."""
 
 
-class Source(Record):
+class Source(Record, frozen=True):
     """Where the weights come from."""
 
     checkpoint: str  # a file's name, or random:NAME
@@ -45,7 +45,7 @@ class Source(Record):
     random: bool  # random weights: for speed alone, never to be calibrated
 
 
-class Audio(Record):
+class Audio(Record, frozen=True):
     """What the detector hears. Lengths in samples."""
 
     sample_rate: int
@@ -57,14 +57,14 @@ class Audio(Record):
     frames_reusable: bool  # a frame does not depend on its window
 
 
-class ScoreRule(Record):
+class ScoreRule(Record, frozen=True):
     """What a score is."""
 
     bonafide_logit: int
     meaning: str
 
 
-class File(Record):
+class File(Record, frozen=True):
     """One file of the bundle, by its path inside it."""
 
     path: str
@@ -72,7 +72,7 @@ class File(Record):
     sha256: str
 
 
-class Tensor(Record):
+class Tensor(Record, frozen=True):
     """A stage's input or output; dynamic dimensions have names."""
 
     name: str
@@ -80,7 +80,7 @@ class Tensor(Record):
     shape: list[int | str]
 
 
-class Stage(Record):
+class Stage(Record, frozen=True):
     """One ONNX graph."""
 
     name: Literal["encoder", "context", "backend", "detector"]
@@ -90,7 +90,7 @@ class Stage(Record):
     outputs: list[Tensor]
 
 
-class ParityCase(Record):
+class ParityCase(Record, frozen=True):
     """Error of the ONNX stages against torch on one input: max|a - b| / max(1, max|b|)."""
 
     batch: int
@@ -100,7 +100,7 @@ class ParityCase(Record):
     logits: float
 
 
-class Parity(Record):
+class Parity(Record, frozen=True):
     """The check that this bundle passed when it was written."""
 
     bound: float
@@ -108,7 +108,7 @@ class Parity(Record):
     cases: list[ParityCase]
 
 
-class Manifest(Record):
+class Manifest(Record, frozen=True):
     """`manifest.json`."""
 
     schema: int
@@ -144,7 +144,9 @@ class Bundle(msgspec.Struct, frozen=True):
         """Check the SHA-256 of `files`; raises BundleError at the first that differs."""
         for file in files:
             if sha256(self.path / file.path) != file.sha256:
-                raise BundleError(f"{self.path / file.path}: damaged (its SHA-256 differs from the manifest's)")
+                raise BundleError(
+                    f"{self.path / file.path}: damaged (its SHA-256 differs from the manifest's)"
+                )
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -170,7 +172,9 @@ def read_bundle(path: Path) -> Bundle:
     listed = {file.path for file in manifest.files}
     for stage in manifest.stages:
         if stage.file not in listed:
-            raise BundleError(f"{path}: stage {stage.name} names {stage.file!r}, which the manifest does not list")
+            raise BundleError(
+                f"{path}: stage {stage.name} names {stage.file!r}, which the manifest does not list"
+            )
     for file in manifest.files:
         _check_file(path, file)
     if [stage.name for stage in manifest.stages] not in (["encoder", "context", "backend"], ["detector"]):
@@ -184,7 +188,12 @@ class _Schema(msgspec.Struct):
 
 def _check_file(bundle: Path, file: File) -> None:
     relative = PurePosixPath(file.path)
-    if relative.is_absolute() or ".." in relative.parts or re.search(r"[\\:\x00]", file.path) or not relative.parts:
+    if (
+        relative.is_absolute()
+        or ".." in relative.parts
+        or re.search(r"[\\:\x00]", file.path)
+        or not relative.parts
+    ):
         raise BundleError(f"{bundle}: the manifest names a path outside the bundle: {file.path!r}")
     full = bundle / relative
     for part in (full, *full.parents[: len(relative.parts) - 1]):
@@ -199,7 +208,11 @@ def _check_file(bundle: Path, file: File) -> None:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file)
+        )
 
 
 def _digest(file: Any) -> str:
@@ -221,15 +234,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, replacing an old one in one step."""
     new = folder / f".{MANIFEST}.new"
     new.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-    os.replace(new, folder / MANIFEST)
+    new.replace(folder / MANIFEST)
 
 
 @contextmanager
 def new_bundle(target: Path, force: bool = False) -> Iterator[Path]:
     """A temporary sibling of `target` to fill; renamed to `target` at the end, removed on any error.
 
-    With `force` an existing bundle is moved aside, replaced and then deleted, so that one whole bundle is there
-    at every moment but between two renames. Anything else in the way, or no `force`, raises BundleError.
+    With `force` an existing bundle is moved aside, replaced and then deleted, so that a whole bundle is there at
+    every moment but between two renames. Anything else in the way, or no `force`, raises BundleError.
     """
     target = Path(os.path.abspath(target))
     if target.is_symlink() or (target.exists() and not (target / MANIFEST).is_file()):

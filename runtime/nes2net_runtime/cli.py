@@ -1,4 +1,7 @@
-"""`nes2net-run`: score audio files and folders with a bundle. stdout carries results, stderr everything else."""
+"""`nes2net-run`: score audio files and folders with a bundle.
+
+stdout carries results, stderr everything else.
+"""
 
 import sys
 from contextlib import ExitStack
@@ -26,8 +29,8 @@ AUDIO = "Which audio is scored"
 RUN = "How it runs"
 OUTPUT = "What is printed"
 MEANING = (
-    "score: mean over the windows of the bona fide logit, higher = more human. This detector is not calibrated: "
-    "scores order recordings, and no threshold comes with them."
+    "score: mean over the windows of the bona fide logit, higher = more human. This detector is not "
+    "calibrated: scores order recordings, and no threshold comes with them."
 )
 
 
@@ -38,8 +41,10 @@ def main() -> None:
 
 def parse_channels(text: str) -> Channels:
     """`mix`, `each`, or a channel's number from 1."""
-    if text == "mix" or text == "each":
-        return text
+    if text == "mix":
+        return "mix"
+    if text == "each":
+        return "each"
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise typer.BadParameter(f"{text!r} is not mix, each or a channel's number from 1")
@@ -57,23 +62,30 @@ def print_version(wanted: bool) -> None:
 @one_line_errors
 def run(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE|DIR]...", help="Audio files, or folders searched for audio.")
+        list[Path] | None,
+        typer.Argument(metavar="[FILE|DIR]...", help="Audio files, or folders searched for audio."),
     ] = None,
     bundle: Annotated[
-        Path, typer.Option("--bundle", "-b", help="Bundle that nes2net-export made.", show_default="the demo detector")
+        Path,
+        typer.Option(
+            "--bundle", "-b", help="Bundle that nes2net-export made.", show_default="the demo detector"
+        ),
     ] = DEMO,
     segment: Annotated[
         SegmentRule,
         typer.Option(
-            help="windows: every window of the whole file. first: the papers' protocol, the first window alone. "
-            "full: the file as it is, at once. Short audio is repeated.",
+            help="windows: every window of the whole file. first: the papers' protocol, the first window "
+            "alone. full: the file as it is, at once. Short audio is repeated.",
             rich_help_panel=AUDIO,
         ),
     ] = "windows",
     window_samples: Annotated[
         int | None,
         typer.Option(
-            min=MIN_SAMPLES, help="Window in samples at 16 kHz.", show_default="the bundle's", rich_help_panel=AUDIO
+            min=MIN_SAMPLES,
+            help="Window in samples at 16 kHz.",
+            show_default="the bundle's",
+            rich_help_panel=AUDIO,
         ),
     ] = None,
     hop: Annotated[
@@ -85,7 +97,8 @@ def run(
         ),
     ] = defaults.WINDOWS_HOP,
     max_seconds: Annotated[
-        float, typer.Option(min=0.025, help="Longest file that `full` takes, in seconds.", rich_help_panel=AUDIO)
+        float,
+        typer.Option(min=0.025, help="Longest file that `full` takes, in seconds.", rich_help_panel=AUDIO),
     ] = defaults.MAX_FULL,
     channels: Annotated[
         str,
@@ -98,15 +111,18 @@ def run(
     provider: Annotated[
         Provider,
         typer.Option(
-            help="Execution provider. One that does not really run is an error; auto takes CUDA where it works, "
-            "else the CPU.",
+            help="Execution provider. One that does not really run is an error; auto takes CUDA where it "
+            "works, else the CPU.",
             rich_help_panel=RUN,
         ),
     ] = "auto",
     threads: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Threads.", show_default="the physical cores this process may use", rich_help_panel=RUN
+            min=1,
+            help="Threads.",
+            show_default="the physical cores this process may use",
+            rich_help_panel=RUN,
         ),
     ] = None,
     batch_size: Annotated[
@@ -121,12 +137,14 @@ def run(
     ] = "text",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File for the results.", show_default="stdout", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--output", "-o", help="File for the results.", show_default="stdout", rich_help_panel=OUTPUT
+        ),
     ] = None,
     scores: Annotated[
         Path | None,
         typer.Option(
-            help="Also write an official score file: `utt_id score`, one line a file, the mean of its windows.",
+            help="Also write an official score file: a line `utt_id score` a file, the mean of its windows.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -136,17 +154,22 @@ def run(
     ] = False,
     info: Annotated[
         bool,
-        typer.Option("--info", help="Print the bundle's manifest, check all its hashes, list providers; no scoring."),
+        typer.Option(
+            "--info", help="Print the bundle's manifest, check all its hashes, list providers; no scoring."
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print versions and providers.")
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Print versions and providers."
+        ),
     ] = False,
 ) -> None:
     """Score audio files: is this speech human or synthetic?
 
-    A score is the detector's bona fide logit: higher is more human. It orders recordings; a threshold that means
-    something must be chosen on labelled audio like yours.
+    A score is the detector's bona fide logit: higher is more human. It orders recordings; a threshold that
+    means something must be chosen on labelled audio like yours.
 
     Exit codes: 0 all done, 1 an input failed (the others were scored), 2 wrong usage or no audio found,
     3 the bundle or provider can't be used, 130 interrupted.
@@ -173,7 +196,14 @@ def run(
         if segment == "windows" and abs(round_hop(hop) / SAMPLE_RATE - hop) > 1e-9:
             progress.say(f"hop: {round_hop(hop) / SAMPLE_RATE:g} s (a multiple of {FRAME_HOP} samples)")
         for result in detector.score_files(
-            paths or [], segment, hop, window_samples, max_seconds, wanted_channels, batch_size, progress.on_segment
+            paths or [],
+            segment,
+            hop,
+            window_samples,
+            max_seconds,
+            wanted_channels,
+            batch_size,
+            progress.on_segment,
         ):
             for write in writers:
                 write(result)

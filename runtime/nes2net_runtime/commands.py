@@ -26,7 +26,7 @@ class Exit(IntEnum):
 
 
 def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a command's expected errors into one line on stderr and an exit code; `--debug` lets them through."""
+    """Turn expected errors into one line on stderr and an exit code; `--debug` lets them through."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:

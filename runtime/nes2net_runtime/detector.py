@@ -9,7 +9,16 @@ from statistics import fmean
 
 import numpy as np
 
-from nes2net_runtime.audio import RATES, SAMPLE_RATE, Channels, Samples, audio_info, find_audio, read_blocks, resampler
+from nes2net_runtime.audio import (
+    RATES,
+    SAMPLE_RATE,
+    Channels,
+    Samples,
+    audio_info,
+    find_audio,
+    read_blocks,
+    resampler,
+)
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.errors import AudioError
 from nes2net_runtime.segments import Cut, Segment, SegmentRule, cut, round_hop
@@ -18,7 +27,7 @@ from nes2net_runtime.sessions import Provider, Receipt, Stages
 WINDOWS_HOP = 2.0  # seconds
 MAX_FULL = 60.0  # seconds; attention grows with the square
 BATCH = 4
-# Segments waiting for others of their length: at most this many samples (64 MiB) before all are scored as they are.
+# Segments that wait for others of their length: at most this many samples (64 MiB), then all are scored.
 MAX_WAITING = 1 << 24
 
 
@@ -83,13 +92,15 @@ class Detector:
         window_samples: int | None = None,
         max_seconds: float = MAX_FULL,
     ) -> list[Score]:
-        """Score one mono waveform (1-D, any real dtype, float in [-1, 1]); `hop` and `max_seconds` in seconds.
+        """Score one mono waveform (1-D, floats in [-1, 1]); `hop` and `max_seconds` in seconds.
 
         Raises AudioError for an empty, non-finite or multi-channel waveform, or one too long for `full`.
         """
         signal = np.asarray(waveform)
         if signal.ndim != 1 or not np.issubdtype(signal.dtype, np.floating):
-            raise AudioError(f"waveform: a 1-D float array is expected, not {signal.dtype} of shape {signal.shape}")
+            raise AudioError(
+                f"waveform: a 1-D float array is expected, not {signal.dtype} of shape {signal.shape}"
+            )
         if not signal.size:
             raise AudioError("waveform: holds no audio (0 samples)")
         if not np.isfinite(signal).all():
@@ -112,9 +123,9 @@ class Detector:
         batch_size: int = BATCH,
         on_segment: Callable[[FileResult, Score], None] = lambda result, score: None,
     ) -> Iterator[FileResult]:
-        """Score files and folders, in order, in bounded memory; a file that fails yields a result with `error`.
+        """Score files and folders in order, in bounded memory; a file that fails gives a result with `error`.
 
-        Segments of equal length, also of different files, share a batch; `on_segment` is called for each score.
+        Segments of equal length share a batch, over files too; `on_segment` is called for each score.
         """
         how = self._cut(segment, hop, window_samples, max_seconds)
         queue = _Queue(self._run, batch_size, on_segment)
@@ -159,10 +170,11 @@ class Detector:
 
 
 def normalize(batch: Samples) -> Samples:
-    """Each row to zero mean and unit (biased) variance, epsilon 1e-5: s3prl's layer norm over the waveform."""
+    """Each row to zero mean and unit (biased) variance, epsilon 1e-5 (s3prl's layer norm)."""
     mean = batch.mean(axis=1, keepdims=True, dtype=np.float64)
     variance = batch.var(axis=1, keepdims=True, dtype=np.float64)
-    return ((batch - mean) / np.sqrt(variance + 1e-5)).astype(np.float32)
+    normal: Samples = ((batch - mean) / np.sqrt(variance + 1e-5)).astype(np.float32)
+    return normal
 
 
 def _results(path: Path, error: AudioError | None, channels: Channels) -> list[FileResult]:
@@ -182,7 +194,7 @@ def _timed(blocks: Iterator[Samples], result: FileResult) -> Iterator[Samples]:
 
 
 class _Queue:
-    """Collects segments of equal length over files into batches, and gives results back in the order of files."""
+    """Collects segments of equal length into batches; gives results back in the order of files."""
 
     def __init__(
         self,
@@ -194,7 +206,9 @@ class _Queue:
         self.waiting: defaultdict[int, list[tuple[FileResult, Segment]]] = defaultdict(list)  # by length
         self.samples = 0  # in `waiting`
         self.order: list[FileResult] = []
-        self.unfinished: dict[int, int] = {}  # id of a result -> its segments that wait, plus 1 while it is read
+        self.unfinished: dict[
+            int, int
+        ] = {}  # id of a result -> its segments that wait, plus 1 while it is read
 
     def open(self, result: FileResult) -> None:
         self.order.append(result)

@@ -1,14 +1,14 @@
 """Errors that a caller may want to tell apart. A message is one line: which file, what is wrong, what to do.
 
-    Nes2NetError
-    ├── AudioError        a file or waveform that can't be scored
-    │   └── NoAudioError  a folder that holds none
-    ├── BundleError       a bundle that is missing, damaged, newer, or can't be written
-    ├── CheckpointError   not a detector's checkpoint, or one that does not fit
-    ├── ProviderError     an execution provider or ONNX Runtime itself that is not there
-    ├── DeviceError       a sound device
-    ├── ProtocolError     a list of trials
-    └── ParityError       a verification that failed
+Nes2NetError
+├── AudioError        a file or waveform that can't be scored
+│   └── NoAudioError  a folder that holds none
+├── BundleError       a bundle that is missing, damaged, newer, or can't be written
+├── CheckpointError   not a detector's checkpoint, or one that does not fit
+├── ProviderError     an execution provider or ONNX Runtime itself that is not there
+├── DeviceError       a sound device
+├── ProtocolError     a list of trials
+└── ParityError       a verification that failed
 """
 
 

@@ -1,4 +1,4 @@
-"""`nes2net-run --info`: a bundle's manifest, whether its files are whole, and what this machine can run it on."""
+"""`nes2net-run --info`: a bundle's manifest, whether its files are whole, what can run it here."""
 
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,7 +34,12 @@ def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -
     """Print everything: as one JSON document, or as lines for people."""
     here = machine()
     if as_json:
-        document = {"path": str(bundle.path), "manifest": bundle.manifest, "damaged": damaged, "machine": here}
+        document = {
+            "path": str(bundle.path),
+            "manifest": bundle.manifest,
+            "damaged": damaged,
+            "machine": here,
+        }
         out.write(msgspec.json.encode(document).decode() + "\n")
         return
     m = bundle.manifest
@@ -47,9 +52,18 @@ def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -
         ("made", f"{m.created} by {', '.join(f'{k} {v}' for k, v in m.versions.items())}"),
         ("weights", f"{m.source.checkpoint}{' (random: for speed alone)' if m.source.random else ''}"),
         ("checkpoint sha256", m.source.sha256 or "-"),
-        ("front-end", f"{model['family']}, {model['layers']} layers of {model['width']}, {model['aggregation']}"),
-        ("back-end", f"{model['backend']}, {model['outer_splits']}x{model['inner_splits']}, {model['pooling']}"),
-        ("window", f"{m.audio.window_samples} samples ({window:g} s), waveform normalised: {m.audio.normalize}"),
+        (
+            "front-end",
+            f"{model['family']}, {model['layers']} layers of {model['width']}, {model['aggregation']}",
+        ),
+        (
+            "back-end",
+            f"{model['backend']}, {model['outer_splits']}x{model['inner_splits']}, {model['pooling']}",
+        ),
+        (
+            "window",
+            f"{m.audio.window_samples} samples ({window:g} s), waveform normalised: {m.audio.normalize}",
+        ),
         ("score", m.score.meaning),
         ("precision", m.precision),
         ("stages", ", ".join(f"{stage.name} ({stage.file})" for stage in m.stages)),

@@ -34,7 +34,7 @@ def write_record(record: AnyRecord, out: TextIO) -> None:
 
 
 def make_score_writer(out: TextIO, warn: Callable[[str], None]) -> Writer:
-    """Writes `utt_id score` as the official scripts do: the file's name without suffix, the mean of its windows."""
+    """`utt_id score`, as the official scripts write it: name without suffix, mean of the windows."""
     seen: set[str] = set()
 
     def write(result: FileResult) -> None:
@@ -58,11 +58,9 @@ def clock(seconds: float) -> str:
 
 
 def _text_writer(out: TextIO) -> Writer:
+    out.write(f"{'score':>8}  {'lowest':>8}  {'at':>9}  {'windows':>7}  file\n")
+
     def write(result: FileResult) -> None:
-        nonlocal started
-        if not started:
-            out.write(f"{'score':>8}  {'lowest':>8}  {'at':>9}  {'windows':>7}  file\n")
-            started = True
         name = result.file if result.channel is None else f"{result.file} (channel {result.channel})"
         if result.error is None:
             r = file_record(result)
@@ -71,7 +69,6 @@ def _text_writer(out: TextIO) -> Writer:
             out.write(f"{'failed':>8}  {'':8}  {'':9}  {'':7}  {name}\n")
         out.flush()
 
-    started = False
     return write
 
 

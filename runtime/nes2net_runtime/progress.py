@@ -39,7 +39,9 @@ class ScoringProgress:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def say(self, line: str) -> None:
@@ -91,7 +93,11 @@ def totals_line(totals: SummaryRecord, provider: str, threads: int) -> str:
     failed = f", {totals.failed} failed" if totals.failed else ""
     speed = totals.audio_seconds / max(totals.wall_seconds, 1e-9)
     return (
-        f"{totals.files} file{'s' * (totals.files != 1)}{failed}, {totals.segments} "
-        f"window{'s' * (totals.segments != 1)}, {clock(totals.audio_seconds)} of audio in {totals.wall_seconds:.1f} s "
-        f"({speed:.0f}x real time) on {provider}, {threads} thread{'s' * (threads != 1)}"
+        f"{_count(totals.files, 'file')}{failed}, {_count(totals.segments, 'window')}, "
+        f"{clock(totals.audio_seconds)} of audio in {totals.wall_seconds:.1f} s ({speed:.0f}x real time) "
+        f"on {provider}, {_count(threads, 'thread')}"
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

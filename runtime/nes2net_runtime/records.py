@@ -16,7 +16,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_
     schema: int = SCHEMA
 
 
-class ScoreRecord(_Record, tag="score"):
+class ScoreRecord(_Record, frozen=True, tag="score"):
     """One segment. Times in seconds; score: bona fide logit, higher is more human."""
 
     file: str
@@ -27,7 +27,7 @@ class ScoreRecord(_Record, tag="score"):
     tail: bool  # end-aligned window after the last on the grid
 
 
-class FileRecord(_Record, tag="file"):
+class FileRecord(_Record, frozen=True, tag="file"):
     """One file (or channel): the summary of its scores."""
 
     file: str
@@ -40,7 +40,7 @@ class FileRecord(_Record, tag="file"):
     warnings: list[str]
 
 
-class ErrorRecord(_Record, tag="error"):
+class ErrorRecord(_Record, frozen=True, tag="error"):
     """An input that could not be scored."""
 
     file: str
@@ -48,13 +48,13 @@ class ErrorRecord(_Record, tag="error"):
     error: str
 
 
-class ReceiptRecord(_Record, tag="receipt"):
+class ReceiptRecord(_Record, frozen=True, tag="receipt"):
     """What the detector really ran on."""
 
     receipt: Receipt
 
 
-class SummaryRecord(_Record, tag="summary"):
+class SummaryRecord(_Record, frozen=True, tag="summary"):
     """The end of a run."""
 
     files: int
@@ -102,4 +102,8 @@ def _score_record(result: FileResult, score: Score) -> ScoreRecord:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a line, from the types above."""
     schema = msgspec.json.schema(AnyRecord)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "nes2net-run records", **schema}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "nes2net-run records",
+        **schema,
+    }

@@ -1,4 +1,4 @@
-"""Which pieces of a signal are scored: the official first window, the whole, or windows on the 320-sample grid.
+"""Which pieces of a signal are scored: the official first window, the whole, or windows on the frame grid.
 
 A frame sees 400 samples and starts every 320. Window starts are multiples of 320, so that frame i is samples
 [320 i, 320 i + 400) whichever window it is in:
@@ -7,7 +7,7 @@ A frame sees 400 samples and starts every 320. Window starts are multiples of 32
     windows  |==============|                                 start 0
                     |==============|                          start hop
                             |==============|                  start 2 hop
-                                           |==============|   tail: end-aligned, since the grid ends before the audio
+                                           |==============|   tail, end-aligned
 """
 
 from collections.abc import Iterable, Iterator
@@ -92,7 +92,9 @@ def _windows(blocks: Iterable[Samples], window: int, hop: int, warnings: list[st
         ring = np.concatenate([ring, block])
         end += len(block)
         while start + window <= end:
-            yield Segment(start, start + window, ring[start - ring_start : start - ring_start + window].copy())
+            yield Segment(
+                start, start + window, ring[start - ring_start : start - ring_start + window].copy()
+            )
             scored = start + window
             start += hop
         keep = min(start, end - window)  # the tail may need the last window's worth
@@ -118,5 +120,7 @@ def _gather(blocks: Iterable[Samples], enough: int) -> Samples:
 
 def _repeated(signal: Samples, length: int, warnings: list[str]) -> Segment:
     if len(signal) < MIN_SAMPLES:
-        warnings.append(f"only {len(signal)} samples ({len(signal) / 16:.0f} ms), repeated: the score means little")
+        warnings.append(
+            f"only {len(signal)} samples ({len(signal) / 16:.0f} ms), repeated: the score means little"
+        )
     return Segment(0, len(signal), repeat_to(signal, length) if len(signal) < length else signal)

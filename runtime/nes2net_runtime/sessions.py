@@ -26,7 +26,13 @@ EXECUTION_PROVIDERS: dict[str, str] = {
     "coreml": "CoreMLExecutionProvider",
 }
 # Distributions that install the one module `onnxruntime`; two overwrite each other without a word.
-DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-trt-rtx")
+DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-trt-rtx",
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def available_providers() -> list[str]:
-    """Our names of the providers that this ONNX Runtime was built with (CUDA may still lack its libraries)."""
+    """Our names of the providers built into this ONNX Runtime (CUDA may still lack its libraries)."""
     built_in = import_onnxruntime().get_available_providers()
     return [ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs in built_in]
 
@@ -138,7 +144,9 @@ class Stages:
                     pass
             return "cpu", [self._session(stage, "cpu") for stage in self.stages]
         if provider not in there:
-            raise ProviderError(f"provider {provider} is not in this ONNX Runtime; there is: {', '.join(there)}")
+            raise ProviderError(
+                f"provider {provider} is not in this ONNX Runtime; there is: {', '.join(there)}"
+            )
         return provider, [self._session(stage, provider) for stage in self.stages]
 
     def _session(self, stage: Stage, provider: str) -> Any:
@@ -156,7 +164,9 @@ class Stages:
             first_line = str(error).strip().splitlines()[0]
             if provider == "cpu":
                 raise BundleError(f"{path}: ONNX Runtime can't load this stage ({first_line})") from error
-            raise ProviderError(f"provider {provider} can't load stage {stage.name} ({first_line})") from error
+            raise ProviderError(
+                f"provider {provider} can't load stage {stage.name} ({first_line})"
+            ) from error
         if (ran := session.get_providers()[0]) != execution_provider:
             raise ProviderError(
                 f"provider {provider} does not work here: ONNX Runtime replaced it by {_our_name(ran)}; "
@@ -166,7 +176,9 @@ class Stages:
 
 
 def _our_name(execution_provider: str) -> str:
-    return next((ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs == execution_provider), "other")
+    return next(
+        (ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs == execution_provider), "other"
+    )
 
 
 def _device(session: Any) -> str:

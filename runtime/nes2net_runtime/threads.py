@@ -31,7 +31,9 @@ def physical_cores(root: Path = Path("/sys/devices/system/cpu")) -> int | None:
     if not hasattr(os, "sched_getaffinity"):
         return None
     try:
-        siblings = {(root / f"cpu{i}/topology/thread_siblings_list").read_text() for i in os.sched_getaffinity(0)}
+        siblings = {
+            (root / f"cpu{i}/topology/thread_siblings_list").read_text() for i in os.sched_getaffinity(0)
+        }
     except OSError:
         return None
     return len(siblings)

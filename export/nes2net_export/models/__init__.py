@@ -1,0 +1,1 @@
+"""Torch modules of the detectors, loadable from official state dicts."""

@@ -32,7 +32,7 @@ class WeightedSum(nn.Module):
 
 
 class SEA(nn.Module):
-    """Squeeze-and-excitation aggregation (Guragain et al., SLT 2024): a gate a state, from its mean; their sum."""
+    """Squeeze-and-excitation aggregation (Guragain et al., SLT 2024): states gated by their means, summed."""
 
     def __init__(self, states: int, bottleneck: int) -> None:
         super().__init__()
@@ -61,7 +61,9 @@ class AttM(nn.Module):
     def forward(self, states: States) -> Tensor:
         means = torch.stack([x.mean(1) for x in states], dim=1)  # [batch, states, width]
         gates = F.silu(F.silu(means @ self.embed).squeeze(-1) @ self.squeeze) @ self.excite
-        gated = torch.stack(states, dim=-1) * gates.sigmoid()[:, None, None, :]  # [batch, frames, width, states]
+        gated = (
+            torch.stack(states, dim=-1) * gates.sigmoid()[:, None, None, :]
+        )  # [batch, frames, width, states]
         return self.projection(gated.flatten(2))
 
 

@@ -1,6 +1,6 @@
 """Context network of wav2vec 2.0 and WavLM: frames -> hidden states of a pre-norm transformer.
 
-Source: fairseq `models/wav2vec/wav2vec2.py` (TransformerEncoder with layer_norm_first) and s3prl / unilm WavLM.
+Source: fairseq `models/wav2vec/wav2vec2.py` (TransformerEncoder, layer_norm_first) and s3prl / unilm WavLM.
 The two differ in attention alone: WavLM adds a gated relative position bias.
 No masks and no dropout: batches hold utterances of equal length, and this code never pre-trains.
 """
@@ -69,7 +69,7 @@ def relative_buckets(buckets: int, max_distance: int) -> Tensor:
 
 
 class PositionGate(nn.Module):
-    """WavLM's gate on the position bias, from the attention's own input (after the norm, before projection)."""
+    """WavLM's gate on the position bias, from the attention's input (after the norm, before projection)."""
 
     def __init__(self, heads: int, head_width: int) -> None:
         super().__init__()
@@ -100,7 +100,11 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [batch, heads, frames, head_width]
 
     def forward(self, x: Tensor, position_bias: Tensor | None) -> Tensor:
-        query, key, value = self.split(self.query(x) * self.scale), self.split(self.key(x)), self.split(self.value(x))
+        query, key, value = (
+            self.split(self.query(x) * self.scale),
+            self.split(self.key(x)),
+            self.split(self.value(x)),
+        )
         scores = query @ key.transpose(-1, -2)  # [batch, heads, frames, frames]
         if self.gate is not None:
             scores = scores + self.gate(self.split(x)) * position_bias
@@ -133,7 +137,9 @@ class ContextNetwork(nn.Module):
         self.projection = nn.Linear(config.conv_channels[-1], config.width)
         self.positional = PositionalConv(config.width, config.pos_conv_kernel, config.pos_conv_groups)
         self.position_bias = (
-            RelativePositionBias(config.relative_buckets, config.relative_max_distance, config.attention_heads)
+            RelativePositionBias(
+                config.relative_buckets, config.relative_max_distance, config.attention_heads
+            )
             if config.family == "wavlm"
             else None
         )

@@ -10,7 +10,7 @@ from nes2net_export.models.nes2net import Nes2Net
 
 
 class Context(nn.Module):
-    """Context network and layer aggregation: frames [batch, frames, channels] -> features [batch, frames, width]."""
+    """Context network and layer aggregation."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -18,11 +18,12 @@ class Context(nn.Module):
         self.aggregation = build_aggregation(config)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """[batch, frames, channels] -> features [batch, frames, width]."""
         return self.aggregation(self.network(frames))
 
 
 class Detector(nn.Module):
-    """encoder -> context -> backend; the waveform is expected normalised where `config.normalize_waveform` says so."""
+    """encoder -> context -> backend; the caller normalises the waveform where the configuration says so."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

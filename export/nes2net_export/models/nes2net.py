@@ -1,4 +1,4 @@
-"""Nes2Net and Nes2Net-X: nested Res2Net back-ends that need no dimension reduction (arXiv 2504.05657, section III).
+"""Nes2Net and Nes2Net-X: nested Res2Net back-ends without dimension reduction (arXiv 2504.05657, section III).
 
 Source: the official repositories' `WavLM_Nes2Net.py`, `WavLM_Nes2Net_X[_SeLU].py`, `wav2vec2_Nes2Net_X.py`.
 Batch norm comes after the activation inside blocks and groups, and before it at the end.
@@ -29,7 +29,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class Res2NetBlock(nn.Module):
-    """Residual block whose channels are split; each split's convolution also sees the result of the one before.
+    """Residual block whose channels are split; each split's convolution also sees the one before's result.
 
     A subclass says how one split meets the next (`fuse`). The last split passes unchanged.
     """
@@ -37,7 +37,9 @@ class Res2NetBlock(nn.Module):
     def __init__(self, channels: int, config: ModelConfig) -> None:
         super().__init__()
         splits = config.inner_splits
-        self.width = channels // splits  # channels that do not divide are dropped by `reduce`, restored by `expand`
+        self.width = (
+            channels // splits
+        )  # channels that do not divide are dropped by `reduce`, restored by `expand`
         self.activation: Callable[[Tensor], Tensor] = F.selu if config.activation == "selu" else F.relu
         self.reduce = nn.Conv1d(channels, self.width * splits, 1)
         self.reduce_norm = nn.BatchNorm1d(self.width * splits)
@@ -64,7 +66,9 @@ class SumBlock(Res2NetBlock):
         super().__init__(channels, config)
         stages = range(config.inner_splits - 1)
         d = config.dilation
-        self.convs = nn.ModuleList(nn.Conv1d(self.width, self.width, KERNEL, padding=d, dilation=d) for _ in stages)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(self.width, self.width, KERNEL, padding=d, dilation=d) for _ in stages
+        )
         self.norms = nn.ModuleList(nn.BatchNorm1d(self.width) for _ in stages)
 
     def fuse(self, splits: tuple[Tensor, ...]) -> list[Tensor]:

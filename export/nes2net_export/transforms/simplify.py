@@ -1,7 +1,7 @@
 """Constant folding and shape simplification by onnxsim; exact up to rounding.
 
-onnxsim helps graphs with leftover shape arithmetic and harms others: around dynamic dimensions it replaces a MatMul
-and its Add by a Gemm between two Reshapes. So its result is kept only where it has fewer nodes.
+onnxsim helps graphs with leftover shape arithmetic and harms others: around dynamic dimensions it replaces a
+MatMul and its Add by a Gemm between two Reshapes. So its result is kept only where it has fewer nodes.
 """
 
 import onnx

@@ -1,0 +1,1 @@
+"""Measurements: MACs, latency, memory, EER drift."""

@@ -1,0 +1,1 @@
+"""Labelled audio: protocols, metrics, score calibration."""
