@@ -1,0 +1,40 @@
+# `make demo`  a checkpoint becomes a bundle, and the bundle scores a human and a synthetic clip; needs no root
+# `make check` lint, types and the quick tests: what to run while working
+# `make test`  everything; may install system packages, and says which first
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+CODE := runtime/nes2net_runtime calib/nes2net_calib export/nes2net_export benchmarks/nes2net_bench
+
+.PHONY: demo check lint test clean
+
+$(VENV)/demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[export,cpu]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/demo
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/demo
+	@BIN=$(BIN) sh scripts/demo.sh
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test:
+	sh scripts/system-packages.sh
+	$(MAKE) lint
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+clean:
+	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

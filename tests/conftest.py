@@ -1,0 +1,63 @@
+"""Fixtures that all packages' tests share."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+class Goldens:
+    """Small checkpoints with random weights, and what the official code computes with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        index = json.loads((folder / "index.json").read_text())
+        self.entries: list[dict[str, Any]] = index["goldens"]
+        with np.load(folder / "waveforms.npz") as waveforms:
+            self.waveforms = dict(waveforms)
+
+    def outputs(self, golden: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        with np.load(self.folder / golden["outputs"]) as outputs:
+            return dict(outputs)
+
+    def checkpoint(self, golden: Mapping[str, Any]) -> Path:
+        return self.folder / golden["checkpoint"]
+
+    @staticmethod
+    def untold(golden: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint of this golden does not tell, as `Untold` and the command's options name it."""
+        told = {"dilation": golden["backend"]["dilation"], "activation": golden["backend"]["activation"].lower()}
+        return {"attention_heads": golden["ssl"]["heads"], **told}
+
+
+COMMITTED = Goldens(DATA / "golden")
+ALL = Goldens(SHARED / "golden") if (SHARED / "golden/index.json").exists() else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`golden`: every golden of ../shared/golden where it is there, else the few that are committed."""
+    if "golden" in metafunc.fixturenames:
+        entries = (ALL or COMMITTED).entries
+        metafunc.parametrize("golden", entries, ids=[entry["name"] for entry in entries])
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Goldens:
+    return ALL or COMMITTED
+
+
+@pytest.fixture(scope="session")
+def committed_goldens() -> Goldens:
+    return COMMITTED
+
+
+@pytest.fixture(scope="session")
+def examples() -> Path:
+    """The folder with one human and one synthetic clip."""
+    return Path(__file__).parents[1] / "docs" / "examples"
