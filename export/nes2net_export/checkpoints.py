@@ -1,6 +1,7 @@
 """Checkpoints from a file or the Hugging Face hub, as a flat state dict of official keys."""
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,23 +71,18 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
 
 def _read_pickle(path: Path) -> Any:
     """Tensors and plain containers alone; numpy's scalars too, since training runs save their best EER."""
-    # numpy < 2 wrote the old module's name
-    scalar: list[Any] = [np.dtype, *map(type, (np.dtype("f4"), np.dtype("f8"), np.dtype("i8")))]
-    reconstruct = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    scalar += [reconstruct, (reconstruct, "numpy.core.multiarray.scalar")]
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    safe: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i8"))]
+    safe += [scalar, (scalar, "numpy.core.multiarray.scalar")]  # numpy < 2 wrote the old module's name
     try:
-        with torch.serialization.safe_globals(scalar):
+        with torch.serialization.safe_globals(safe):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (
         Exception
     ) as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... for a broken file
-        text = str(error)
-        if "Unsupported global" in text or "WeightsUnpickler" in text or "weights_only" in text:
-            reason = (
-                text.split("GLOBAL ")[-1].split(" was not")[0] if "GLOBAL " in text else "an unknown object"
-            )
+        if foreign := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
-                f"holds objects that are not tensors ({reason}), which could run code when loaded; "
+                f"holds objects that are not tensors ({foreign[1]}), which could run code when loaded; "
                 "save its state_dict() alone, best as .safetensors"
             ) from error
         raise CheckpointError("not a PyTorch checkpoint, or cut short") from error

@@ -185,7 +185,7 @@ def load_detector(state: StateDict, config: ModelConfig) -> Detector:
 def official_state_dict(detector: Detector) -> dict[str, Tensor]:
     """The detector's weights under the official keys (inverse of `load_detector`)."""
     ours = detector.state_dict()
-    state = {key: ours[name].detach().cpu().contiguous() for key, name in key_table(detector.config).items()}
+    state = {key: ours[name].detach().contiguous() for key, name in key_table(detector.config).items()}
     for key in state:
         if ".weighted_sum." in key:
             state[key] = state[key].reshape(1, 1, 1, -1)
