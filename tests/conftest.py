@@ -32,7 +32,10 @@ class Goldens:
     @staticmethod
     def untold(golden: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint of this golden does not tell, as `Untold` and the command's options name it."""
-        told = {"dilation": golden["backend"]["dilation"], "activation": golden["backend"]["activation"].lower()}
+        told = {
+            "dilation": golden["backend"]["dilation"],
+            "activation": golden["backend"]["activation"].lower(),
+        }
         return {"attention_heads": golden["ssl"]["heads"], **told}
 
 

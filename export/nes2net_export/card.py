@@ -6,6 +6,7 @@ from nes2net_runtime.bundle import Manifest
 def model_card(manifest: Manifest) -> str:
     """Markdown from the manifest alone."""
     m, model = manifest, manifest.model
+    splits = f"{model['outer_splits']} x {model['inner_splits']}"
     weights = (
         "**Random weights.** For measuring speed and memory; its scores mean nothing."
         if m.source.random
@@ -20,12 +21,12 @@ A speech deepfake detector in the family of Nes2Net (arXiv 2504.05657), exported
 
 | | |
 | --- | --- |
-| front-end | {model["family"]}, {model["layers"]} layers of {model["width"]}, aggregation {model["aggregation"]} |
-| back-end | {model["backend"]}, {model["outer_splits"]} x {model["inner_splits"]} splits, {model["pooling"]} pooling |
+| front-end | {model["family"]}, {model["layers"]} layers of {model["width"]}, {model["aggregation"]} |
+| back-end | {model["backend"]}, {splits} splits, {model["pooling"]} pooling |
 | input | 16 kHz mono, normalised: {m.audio.normalize}, official window {m.audio.window_samples} samples |
 | score | {m.score.meaning} |
 | precision | {m.precision} |
-| parity with torch | {m.parity.worst:.1e} relative, worst of {len(m.parity.cases)} inputs (bound {m.parity.bound:g}) |
+| parity with torch | {m.parity.worst:.1e} relative at worst (bound {m.parity.bound:g}) |
 
 ## Not for
 

@@ -61,8 +61,8 @@ def check_parity(detector: Detector, folder: Path, stages: list[Stage], bound: f
         bad = next(c for c in cases if worst in (c.frames, c.features, c.logits))
         raise ParityError(
             f"the ONNX stages differ from torch by {worst:.2e} relative (bound {bound:g}) at "
-            f"batch {bad.batch}, {bad.samples} samples: frames {bad.frames}, features {bad.features}, logits {bad.logits}; "
-            "no bundle was written"
+            f"batch {bad.batch}, {bad.samples} samples (frames {bad.frames}, features {bad.features}, "
+            f"logits {bad.logits}); no bundle was written"
         )
     return Parity(bound=bound, worst=worst, cases=cases)
 

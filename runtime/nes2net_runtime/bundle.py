@@ -241,8 +241,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def new_bundle(target: Path, force: bool = False) -> Iterator[Path]:
     """A temporary sibling of `target` to fill; renamed to `target` at the end, removed on any error.
 
-    With `force` an existing bundle is moved aside, replaced and then deleted, so that a whole bundle is there at
-    every moment but between two renames. Anything else in the way, or no `force`, raises BundleError.
+    With `force` an existing bundle is moved aside, replaced and then deleted: a whole bundle is there at all
+    times but between two renames. Anything else in the way, or no `force`, raises BundleError.
     """
     target = Path(os.path.abspath(target))
     if target.is_symlink() or (target.exists() and not (target / MANIFEST).is_file()):

@@ -153,8 +153,8 @@ class Stages:
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 4  # a fall-back is found below and said in our own words
-        # Stages run one after the other: a pool that still spins would take the next stage's cores.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Threads that spin after their work burn a core, and take it from the next stage and from everybody.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         execution_provider = EXECUTION_PROVIDERS[provider]
         path = self.bundle.path / stage.file

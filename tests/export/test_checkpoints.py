@@ -172,7 +172,9 @@ def test_random_models_have_the_official_full_size_shapes(goldens, listing: str,
     assert infer_config(state) == RANDOM_MODELS[name]
 
 
-def test_hub_that_cannot_be_reached_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hub_that_cannot_be_reached_is_an_error_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     start = time.perf_counter()

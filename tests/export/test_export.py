@@ -62,7 +62,9 @@ def test_scores_of_every_golden_through_both_commands(goldens, golden, tmp_path:
     for name, batch in goldens.waveforms.items():
         for i, waveform in enumerate(batch):
             files.append(tmp_path / f"{name}_{i}.wav")
-            soundfile.write(files[-1], waveform, 16_000, subtype="PCM_16")  # the waveforms are on the 16-bit grid
+            soundfile.write(
+                files[-1], waveform, 16_000, subtype="PCM_16"
+            )  # the waveforms are on the 16-bit grid
             scores.append(expected[f"{name}.logits"][i, golden["score"]["bonafide_index"]])
     assert np.abs(np.array(run_full(target, files)) - scores).max() <= tolerance
 
@@ -77,7 +79,16 @@ def test_graphs_are_clean(bundle: Path) -> None:
     for stage in ("encoder", "context", "backend"):
         model = onnx.load(bundle / f"{stage}.onnx")
         operators = Counter(node.op_type for node in model.graph.node)
-        assert not operators.keys() & {"Dropout", "IsNaN", "Where", "ReduceL2", "Div", "Sqrt", "Identity", "Cast"}
+        assert not operators.keys() & {
+            "Dropout",
+            "IsNaN",
+            "Where",
+            "ReduceL2",
+            "Div",
+            "Sqrt",
+            "Identity",
+            "Cast",
+        }
         assert not model.functions
         assert all(node.domain == "" and not node.metadata_props for node in model.graph.node)
         large = [t.raw_data for t in model.graph.initializer if len(t.raw_data) > 256]
@@ -106,7 +117,9 @@ def test_manifest_says_what_the_golden_is(bundle: Path, committed_goldens) -> No
 
 @pytest.mark.slow
 def test_single_graph_scores_like_the_stages(bundle: Path, committed_goldens, tmp_path: Path) -> None:
-    result = export_golden(committed_goldens, committed_goldens.entries[0], tmp_path / "one", "--single-graph")
+    result = export_golden(
+        committed_goldens, committed_goldens.entries[0], tmp_path / "one", "--single-graph"
+    )
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "one").glob("*.onnx")) == ["detector.onnx"]
     waveform = committed_goldens.waveforms["b2x32000"]
@@ -137,7 +150,13 @@ def test_what_is_there_is_kept_without_force(bundle: Path, committed_goldens, tm
 @pytest.mark.slow
 def test_a_killed_export_leaves_nothing_that_looks_whole(committed_goldens, tmp_path: Path) -> None:
     golden, target = committed_goldens.entries[0], tmp_path / "golden.nes2net"
-    command = [sys.executable, "-m", "nes2net_export", "--checkpoint", str(committed_goldens.checkpoint(golden))]
+    command = [
+        sys.executable,
+        "-m",
+        "nes2net_export",
+        "--checkpoint",
+        str(committed_goldens.checkpoint(golden)),
+    ]
     command += ["--attention-heads", "4", "-o", str(target)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -156,7 +175,9 @@ def test_a_killed_export_leaves_nothing_that_looks_whole(committed_goldens, tmp_
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
 def test_a_full_disk_is_one_line_and_leaves_nothing(committed_goldens, tmp_path: Path) -> None:
     golden = committed_goldens.entries[0]
-    command = f"ulimit -f 20; exec {sys.executable} -m nes2net_export -o {tmp_path / 'x'} --attention-heads 4 "
+    command = (
+        f"ulimit -f 20; exec {sys.executable} -m nes2net_export -o {tmp_path / 'x'} --attention-heads 4 "
+    )
     command += f"--checkpoint {committed_goldens.checkpoint(golden)}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.returncode == 3

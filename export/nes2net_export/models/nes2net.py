@@ -1,4 +1,4 @@
-"""Nes2Net and Nes2Net-X: nested Res2Net back-ends without dimension reduction (arXiv 2504.05657, section III).
+"""Nes2Net and Nes2Net-X: nested Res2Net back-ends without dimension reduction (arXiv 2504.05657, section 3).
 
 Source: the official repositories' `WavLM_Nes2Net.py`, `WavLM_Nes2Net_X[_SeLU].py`, `wav2vec2_Nes2Net_X.py`.
 Batch norm comes after the activation inside blocks and groups, and before it at the end.
