@@ -20,7 +20,7 @@ class EER:
 def equal_error_rate(bonafide: ArrayLike, spoof: ArrayLike) -> EER:
     """EER of two lists of scores, interpolated on the ROC, where tied scores are one step.
 
-    As speech-spoof-bench computes it (`metrics/eer.py`); on lists without ties within one trial of the smaller
+    As speech-spoof-bench computes it (`metrics/eer.py`); without ties within one trial of the smaller
     class of what the ASVspoof scripts print. Raises ValueError for an empty or non-finite list.
     """
     positive, negative = np.asarray(bonafide, np.float64), np.asarray(spoof, np.float64)
