@@ -11,7 +11,7 @@ from rich.console import Console
 from nes2net_runtime.commands import installed_versions, one_line_errors
 from nes2net_runtime.errors import CheckpointError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 UNTOLD = "What a checkpoint does not tell (default: what the family's authors use)"
 

@@ -87,8 +87,8 @@ def open_audio(path: Path) -> soundfile.SoundFile:
         raise AudioError(f"{path}: raw audio has no header; convert it to WAV first") from error
     except soundfile.LibsndfileError as error:
         raise AudioError(
-            f"{path}: not audio that libsndfile reads ({error.error_string.rstrip('.')}); "
-            f"convert it first: ffmpeg -i {path.name} {path.stem}.wav"
+            f"{path}: not audio that libsndfile reads ({_reason(error)}); "
+            f"convert it first: ffmpeg -i {path.name} -ar 16000 {path.stem}-16k.wav"
         ) from error
     if file.channels > MAX_CHANNELS or file.samplerate not in RATES:
         file.close()
@@ -122,7 +122,7 @@ def read_blocks(path: Path, channel: int | None, warnings: list[str]) -> Iterato
             try:
                 block: Samples = file.read(BLOCK_SECONDS * rate, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
-                damage = error.error_string.rstrip(".")
+                damage = _reason(error)
                 break
             if not len(block):
                 break
@@ -140,6 +140,11 @@ def read_blocks(path: Path, channel: int | None, warnings: list[str]) -> Iterato
             warnings.append(
                 f"truncated or damaged after {read / rate:.1f} s ({reason}): scored what is before"
             )
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    text: str = error.error_string
+    return text.removeprefix("Error : ").rstrip(".")
 
 
 def _cut_header(log: str) -> str | None:

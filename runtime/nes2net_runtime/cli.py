@@ -23,7 +23,7 @@ from nes2net_runtime.records import ReceiptRecord
 from nes2net_runtime.segments import FRAME_HOP, MIN_SAMPLES, SegmentRule, round_hop
 from nes2net_runtime.sessions import DISTRIBUTIONS, Provider, available_providers
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 AUDIO = "Which audio is scored"
 RUN = "How it runs"
