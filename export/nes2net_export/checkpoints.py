@@ -19,6 +19,7 @@ from nes2net_runtime.bundle import sha256
 from nes2net_runtime.errors import CheckpointError
 
 DEMO = Path(__file__).parent / "demo" / "demo.safetensors"
+DEMO_DOCUMENTS = (DEMO.parent / "LICENSE", DEMO.parent / "MODEL_CARD.md")
 SUFFIXES = (".safetensors", ".pth", ".pt")
 NESTED = ("model_state_dict", "state_dict", "model")  # of files that a training run resumes from
 

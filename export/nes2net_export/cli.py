@@ -110,9 +110,9 @@ def export(
 
         progress("loading")
         untold = Untold(attention_heads, dilation, activation, normalize_waveform)
-        detector, source, name = load_source(checkpoint, untold)
-        target = output or Path(f"{name}.nes2net")
-        manifest = export_onnx(detector, source, target, opset, single_graph, force, max_parity, progress)
+        loaded = load_source(checkpoint, untold)
+        target = output or Path(f"{loaded.name}.nes2net")
+        manifest = export_onnx(loaded, target, opset, single_graph, force, max_parity, progress)
     size = sum(file.bytes for file in manifest.files)
     console.print(
         f"{target}: {size / 1e6:.1f} MB, parity with torch {manifest.parity.worst:.1e} "

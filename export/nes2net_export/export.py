@@ -1,5 +1,6 @@
 """The whole way: a detector in torch -> verified ONNX stages -> a bundle."""
 
+import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,8 +9,8 @@ import onnx
 
 from nes2net_export.card import model_card
 from nes2net_export.models.config import FRAME_FIELD, FRAME_HOP
-from nes2net_export.models.detector import Detector
 from nes2net_export.parity import BOUND, check_parity
+from nes2net_export.source import Loaded
 from nes2net_export.trace import StageSpec, stage_specs, trace
 from nes2net_export.transforms import simplify
 from nes2net_runtime.audio import SAMPLE_RATE
@@ -18,7 +19,6 @@ from nes2net_runtime.bundle import (
     Audio,
     Manifest,
     ScoreRule,
-    Source,
     Stage,
     Tensor,
     list_files,
@@ -32,8 +32,7 @@ DISTRIBUTIONS = ("nes2net-edge", "torch", "onnx", "onnxscript", "onnxsim", "onnx
 
 
 def export_onnx(
-    detector: Detector,
-    source: Source,
+    loaded: Loaded,
     target: Path,
     opset: int,
     single_graph: bool = False,
@@ -45,7 +44,7 @@ def export_onnx(
 
     Raises BundleError where it can't be written, ParityError where the stages do not compute what torch does.
     """
-    config = detector.config
+    detector, config = loaded.detector, loaded.detector.config
     with new_bundle(target, force) as folder:
         stages = []
         for spec, module in stage_specs(detector, single_graph):
@@ -65,7 +64,7 @@ def export_onnx(
             name=target.name.removesuffix(".nes2net"),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=installed_versions(*DISTRIBUTIONS),
-            source=source,
+            source=loaded.source,
             model=config.as_dict(),
             audio=Audio(
                 sample_rate=SAMPLE_RATE,
@@ -86,6 +85,8 @@ def export_onnx(
             parity=parity,
         )
         (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
+        for document in loaded.documents:  # a card written by hand replaces the one above
+            shutil.copyfile(document, folder / document.name)
         manifest = manifest.with_files(list_files(folder))
         write_manifest(folder, manifest)
     return manifest

@@ -115,6 +115,7 @@ def read_blocks(path: Path, channel: int | None, warnings: list[str]) -> Iterato
     with open_audio(path) as file:
         if channel is not None and channel > file.channels:
             raise AudioError(f"{path}: has {file.channels} channels, no channel {channel}")
+        file.seekable = lambda: False  # soundfile seeks after each read, which garbles MP3 where blocks meet
         rate = file.samplerate
         resample = resampler(rate)
         read, damage = 0, _cut_header(file.extra_info)

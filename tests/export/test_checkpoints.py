@@ -55,8 +55,8 @@ def test_what_loads(tmp_path: Path, state, xlsr, wrap) -> None:
 def test_safetensors_metadata_tells_the_attention_heads(tmp_path: Path, state) -> None:
     path = tmp_path / "model.safetensors"
     save_file(state, path, metadata={"attention_heads": "4"})
-    assert load_source(str(path), Untold())[0].config.attention_heads == 4
-    assert load_source(str(path), Untold(attention_heads=8))[0].config.attention_heads == 8
+    assert load_source(str(path), Untold()).detector.config.attention_heads == 4
+    assert load_source(str(path), Untold(attention_heads=8)).detector.config.attention_heads == 8
 
 
 def html(path: Path) -> None:

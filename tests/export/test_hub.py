@@ -63,7 +63,7 @@ def hub(committed_goldens) -> Iterator[str]:
 
 
 def read(source: str, hub: str, cache: Path, **environment: str) -> str:
-    """What `read_checkpoint` makes of a source, in a process of its own: the hub's address is read at import."""
+    """What `read_checkpoint` makes of a source, in its own process: the hub's address is read at import."""
     code = (
         "import sys\n"
         "from nes2net_export.checkpoints import read_checkpoint\n"
