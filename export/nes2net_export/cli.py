@@ -8,7 +8,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from nes2net_runtime.commands import installed_versions, one_line_errors
+from nes2net_runtime.commands import installed_versions, one_line_errors, run_app
 from nes2net_runtime.errors import CheckpointError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -18,7 +18,7 @@ UNTOLD = "What a checkpoint does not tell (default: what the family's authors us
 
 def main() -> None:
     """Entry point of `nes2net-export`."""
-    app(prog_name="nes2net-export")
+    run_app(app, "nes2net-export")
 
 
 def print_version(wanted: bool) -> None:

@@ -21,10 +21,8 @@ from nes2net_runtime.bundle import (
     ScoreRule,
     Stage,
     Tensor,
-    list_files,
-    new_bundle,
-    write_manifest,
 )
+from nes2net_runtime.bundle_writer import list_files, new_bundle, write_manifest
 from nes2net_runtime.commands import installed_versions
 
 EXTERNAL_BYTES = 1 << 24  # larger weights go to FILE.data, where they can be mapped into memory

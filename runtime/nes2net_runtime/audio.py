@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import soundfile
@@ -20,9 +20,10 @@ from nes2net_runtime.errors import AudioError, NoAudioError
 Samples = NDArray[np.float32]
 Channels = Literal["mix", "each"] | int
 
-SAMPLE_RATE = 16_000
+SAMPLE_RATE: Final = 16_000
 BLOCK_SECONDS = 2
 MAX_CHANNELS = 64
+OGG_PAGE = 65_307  # bytes, the largest
 RATES = range(1_000, 768_001)
 SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd"}
@@ -49,24 +50,29 @@ def find_audio(paths: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[Path, 
     A missing path, an unreadable folder or a folder without audio comes with an AudioError.
     """
     for path in map(Path, paths):
-        if not path.is_dir():
-            yield path, None if path.exists() else AudioError(f"{path}: no such file or folder")
+        try:
+            if not path.is_dir():
+                yield path, None if path.exists() else AudioError(f"{path}: no such file or folder")
+                continue
+        except OSError as error:  # a name too long, a folder on the way that is locked
+            yield path, AudioError(f"{path}: can't be read ({error.strerror})")
             continue
-        errors: list[OSError] = []
-        found = 0
-        for folder, subfolders, names in os.walk(path, onerror=errors.append):
-            subfolders.sort()
-            for name in sorted(names):
-                if os.path.splitext(name)[1].lower() in SUFFIXES:
-                    found += 1
-                    yield Path(folder, name), None
-        for error in errors:
-            yield (
-                Path(error.filename),
-                AudioError(f"{error.filename}: folder can't be read ({error.strerror})"),
-            )
-        if not found and not errors:
-            yield path, NoAudioError(f"{path}: no audio files in this folder")
+        yield from _search(path)
+
+
+def _search(top: Path) -> Iterator[tuple[Path, AudioError | None]]:
+    errors: list[OSError] = []
+    found = 0
+    for folder, subfolders, names in os.walk(top, onerror=errors.append):
+        subfolders.sort()
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                found += 1
+                yield Path(folder, name), None
+    for error in errors:
+        yield Path(error.filename), AudioError(f"{error.filename}: folder can't be read ({error.strerror})")
+    if not found and not errors:
+        yield top, NoAudioError(f"{top}: no audio files in this folder")
 
 
 def open_audio(path: Path) -> soundfile.SoundFile:
@@ -80,7 +86,8 @@ def open_audio(path: Path) -> soundfile.SoundFile:
             raise AudioError(f"{path}: empty file")
         with path.open("rb"):
             pass
-        file = soundfile.SoundFile(path)
+        # bytes: soundfile can't encode a name that is not UTF-8
+        file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
     except OSError as error:
         raise AudioError(f"{path}: can't be read ({error.strerror})") from error
     except TypeError as error:  # soundfile wants a rate for headerless formats
@@ -102,7 +109,7 @@ def open_audio(path: Path) -> soundfile.SoundFile:
 def audio_info(path: Path) -> AudioInfo:
     """Rate, channels and length from the header; raises AudioError."""
     with open_audio(path) as file:
-        return AudioInfo(file.samplerate, file.channels, max(0, file.frames))
+        return AudioInfo(file.samplerate, file.channels, _promised(file))
 
 
 def read_blocks(path: Path, channel: int | None, warnings: list[str]) -> Iterator[Samples]:
@@ -118,7 +125,7 @@ def read_blocks(path: Path, channel: int | None, warnings: list[str]) -> Iterato
         file.seekable = lambda: False  # soundfile seeks after each read, which garbles MP3 where blocks meet
         rate = file.samplerate
         resample = resampler(rate)
-        read, damage = 0, _cut_header(file.extra_info)
+        promised, damage, read = _promised(file), _cut_header(file.extra_info) or _cut_ogg(file, path), 0
         while True:
             try:
                 block: Samples = file.read(BLOCK_SECONDS * rate, dtype="float32", always_2d=True)
@@ -127,7 +134,8 @@ def read_blocks(path: Path, channel: int | None, warnings: list[str]) -> Iterato
                 break
             if not len(block):
                 break
-            mono = block.mean(axis=1, dtype=np.float32) if channel is None else block[:, channel - 1]
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+                mono = block.mean(axis=1, dtype=np.float32) if channel is None else block[:, channel - 1]
             if not np.isfinite(mono).all():
                 at = (read + int(np.flatnonzero(~np.isfinite(mono))[0])) / rate
                 raise AudioError(f"{path}: holds NaN or infinity (first at {at:.3f} s)")
@@ -136,8 +144,8 @@ def read_blocks(path: Path, channel: int | None, warnings: list[str]) -> Iterato
         if read == 0:
             raise AudioError(f"{path}: {f'damaged ({damage})' if damage else 'holds no audio (0 samples)'}")
         yield resample(np.zeros(0, np.float32), True)
-        if damage or read < file.frames:
-            reason = damage or f"the header promises {file.frames / rate:.1f} s"
+        if damage or read < promised:
+            reason = damage or f"the header promises {promised / rate:.1f} s"
             warnings.append(
                 f"truncated or damaged after {read / rate:.1f} s ({reason}): scored what is before"
             )
@@ -155,6 +163,22 @@ def _cut_header(log: str) -> str | None:
     """
     match = re.search(r"(?:data|SSND)\s*:\s*(\d+) \(should be", log)
     return "its header promises more" if match and int(match[1]) < 0x7FFF_0000 else None
+
+
+def _cut_ogg(file: soundfile.SoundFile, path: Path) -> str | None:
+    """An Ogg stream says in the flags of its last page (byte 5, bit 4) that it ends there."""
+    if file.format != "OGG":
+        return None
+    with path.open("rb") as stream:
+        stream.seek(-min(path.stat().st_size, OGG_PAGE), os.SEEK_END)
+        tail = stream.read()
+    last = tail.rfind(b"OggS")
+    return None if last >= 0 and tail[last + 5 : last + 6] >= b"\x04" else "its last page is missing"
+
+
+def _promised(file: soundfile.SoundFile) -> int:
+    """Frames by the header; 0 where it does not tell (libsndfile: the largest number there is)."""
+    return int(file.frames) if 0 <= file.frames < 1 << 62 else 0
 
 
 def resampler(sample_rate: int) -> Callable[[Samples, bool], Samples]:

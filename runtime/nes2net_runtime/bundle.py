@@ -9,22 +9,19 @@
         MODEL_CARD.md, reports/…
 
 Reading trusts nothing: paths must stay inside, links are refused, sizes and hashes must match before a file
-is opened. Writing happens in a temporary sibling that is renamed when it is whole.
+is opened, and a graph may read weights from listed files only.
 """
 
-import errno
 import hashlib
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from nes2net_runtime.errors import BundleError
+from nes2net_runtime.external_data import external_locations
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -48,19 +45,19 @@ class Source(Record, frozen=True):
 class Audio(Record, frozen=True):
     """What the detector hears. Lengths in samples."""
 
-    sample_rate: int
+    sample_rate: Literal[16_000]
     normalize: Literal["none", "per-window"]  # per-window: zero mean, unit variance, by the runtime
-    window_samples: int  # the official protocol's
-    min_samples: int  # shorter input has no frame
-    frame_hop: int
-    frame_field: int
+    window_samples: Annotated[int, Meta(ge=400)]  # the official protocol's
+    min_samples: Literal[400]  # shorter input has no frame
+    frame_hop: Literal[320]
+    frame_field: Literal[400]
     frames_reusable: bool  # a frame does not depend on its window
 
 
 class ScoreRule(Record, frozen=True):
     """What a score is."""
 
-    bonafide_logit: int
+    bonafide_logit: Annotated[int, Meta(ge=0)]
     meaning: str
 
 
@@ -86,8 +83,8 @@ class Stage(Record, frozen=True):
     name: Literal["encoder", "context", "backend", "detector"]
     file: str
     precision: Precision
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    inputs: Annotated[list[Tensor], Meta(min_length=1, max_length=1)]
+    outputs: Annotated[list[Tensor], Meta(min_length=1, max_length=1)]
 
 
 class ParityCase(Record, frozen=True):
@@ -135,18 +132,27 @@ class Bundle(msgspec.Struct, frozen=True):
     path: Path
     manifest: Manifest
 
-    def stage_files(self) -> list[File]:
-        """The files that a run opens: graphs and their weights."""
-        opened = {name for stage in self.manifest.stages for name in (stage.file, stage.file + ".data")}
-        return [file for file in self.manifest.files if file.path in opened]
+    def verify(self) -> None:
+        """Check everything that a run opens: the hashes of the graphs, and of the files their weights are in.
 
-    def verify(self, files: list[File]) -> None:
-        """Check the SHA-256 of `files`; raises BundleError at the first that differs."""
-        for file in files:
-            if sha256(self.path / file.path) != file.sha256:
-                raise BundleError(
-                    f"{self.path / file.path}: damaged (its SHA-256 differs from the manifest's)"
-                )
+        Raises BundleError at the first file that differs, or that a graph names and the manifest does not.
+        """
+        listed = {file.path: file for file in self.manifest.files}
+        for stage in self.manifest.stages:
+            self.check_hash(listed[stage.file])
+            for location in external_locations(self.path / stage.file):
+                weights = (PurePosixPath(stage.file).parent / location).as_posix()
+                if weights not in listed:
+                    raise BundleError(
+                        f"{self.path / stage.file}: takes weights from {location!r}, "
+                        "which the manifest does not list"
+                    )
+                self.check_hash(listed[weights])
+
+    def check_hash(self, file: File) -> None:
+        """Raise BundleError unless the file has the SHA-256 that the manifest says."""
+        if sha256(self.path / file.path) != file.sha256:
+            raise BundleError(f"{self.path / file.path}: damaged (its SHA-256 differs from the manifest's)")
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -156,6 +162,8 @@ def read_bundle(path: Path) -> Bundle:
     """
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle (a folder with {MANIFEST}); nes2net-export makes one")
+    if (path / MANIFEST).is_symlink():
+        raise BundleError(f"{path / MANIFEST}: a link; bundles hold plain files only")
     try:
         text = (path / MANIFEST).read_bytes()
     except OSError as error:
@@ -166,24 +174,34 @@ def read_bundle(path: Path) -> Bundle:
             newer = "newer than this version knows; update nes2net-edge" if schema > SCHEMA else "unknown"
             raise BundleError(f"{path / MANIFEST}: schema {schema} is {newer}")
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path / MANIFEST}: damaged ({error})") from error
-
-    listed = {file.path for file in manifest.files}
-    for stage in manifest.stages:
-        if stage.file not in listed:
-            raise BundleError(
-                f"{path}: stage {stage.name} names {stage.file!r}, which the manifest does not list"
-            )
+    _check_stages(path, manifest)
     for file in manifest.files:
-        _check_file(path, file)
-    if [stage.name for stage in manifest.stages] not in (["encoder", "context", "backend"], ["detector"]):
-        raise BundleError(f"{path / MANIFEST}: stages must be encoder, context, backend or detector alone")
+        try:
+            _check_file(path, file)
+        except OSError as error:
+            raise BundleError(f"{path}: {file.path!r} can't be read ({error.strerror})") from error
     return Bundle(path, manifest)
 
 
 class _Schema(msgspec.Struct):
     schema: int
+
+
+def _check_stages(path: Path, manifest: Manifest) -> None:
+    stages = manifest.stages
+    if [stage.name for stage in stages] not in (["encoder", "context", "backend"], ["detector"]):
+        raise BundleError(f"{path / MANIFEST}: stages must be encoder, context, backend or detector alone")
+    listed = {file.path for file in manifest.files}
+    for stage in stages:
+        if stage.file not in listed:
+            raise BundleError(
+                f"{path}: stage {stage.name} names {stage.file!r}, which the manifest does not list"
+            )
+    shape = stages[-1].outputs[0].shape
+    if not shape or not isinstance(shape[-1], int) or manifest.score.bonafide_logit >= shape[-1]:
+        raise BundleError(f"{path / MANIFEST}: the score is logit {manifest.score.bonafide_logit} of {shape}")
 
 
 def _check_file(bundle: Path, file: File) -> None:
@@ -206,77 +224,12 @@ def _check_file(bundle: Path, file: File) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _digest(file)
-        )
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    while block := file.read(1 << 20):
-        digest.update(block)
+    """SHA-256 of a file, hexadecimal; raises BundleError where it can't be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BundleError(f"{path}: can't be read ({error.strerror})") from error
     return digest.hexdigest()
-
-
-def list_files(folder: Path) -> list[File]:
-    """Every file under `folder` but the manifest, with size and hash."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return [
-        File(path=p.relative_to(folder).as_posix(), bytes=p.stat().st_size, sha256=sha256(p)) for p in paths
-    ]
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json`, replacing an old one in one step."""
-    new = folder / f".{MANIFEST}.new"
-    new.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-    new.replace(folder / MANIFEST)
-
-
-@contextmanager
-def new_bundle(target: Path, force: bool = False) -> Iterator[Path]:
-    """A temporary sibling of `target` to fill; renamed to `target` at the end, removed on any error.
-
-    With `force` an existing bundle is moved aside, replaced and then deleted: a whole bundle is there at all
-    times but between two renames. Anything else in the way, or no `force`, raises BundleError.
-    """
-    target = Path(os.path.abspath(target))
-    if target.is_symlink() or (target.exists() and not (target / MANIFEST).is_file()):
-        raise BundleError(f"{target}: exists and is not a bundle; choose another -o")
-    if target.exists() and not force:
-        raise BundleError(f"{target}: exists; --force replaces it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
-            if not _alive(int(leftover.name.rsplit("-", 1)[1])):
-                shutil.rmtree(leftover)
-        partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-        partial.mkdir()
-    except OSError as error:
-        raise BundleError(f"{target}: can't be written ({error.strerror})") from error
-    try:
-        yield partial
-        old = target.parent / f".{target.name}.old-{os.getpid()}"
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        hint = "; free some space or choose another -o" if error.errno == errno.ENOSPC else ""
-        raise BundleError(f"{target}: not written: {error.strerror}{hint}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -13,7 +13,7 @@ import typer
 from nes2net_runtime import detector as defaults
 from nes2net_runtime.audio import SAMPLE_RATE, Channels, find_audio
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
-from nes2net_runtime.commands import Exit, installed_versions, one_line_errors
+from nes2net_runtime.commands import Exit, installed_versions, one_line_errors, run_app
 from nes2net_runtime.detector import Detector
 from nes2net_runtime.errors import NoAudioError
 from nes2net_runtime.info import damaged_files, receipt_lines, write_info
@@ -36,7 +36,7 @@ MEANING = (
 
 def main() -> None:
     """Entry point of `nes2net-run`."""
-    app(prog_name="nes2net-run")
+    run_app(app, "nes2net-run")
 
 
 def parse_channels(text: str) -> Channels:
@@ -63,12 +63,18 @@ def print_version(wanted: bool) -> None:
 def run(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE|DIR]...", help="Audio files, or folders searched for audio."),
+        typer.Argument(
+            metavar="[FILE|DIR]...", help="Audio files, or folders searched for audio.", readable=False
+        ),
     ] = None,
     bundle: Annotated[
         Path,
         typer.Option(
-            "--bundle", "-b", help="Bundle that nes2net-export made.", show_default="the demo detector"
+            "--bundle",
+            "-b",
+            help="Bundle that nes2net-export made.",
+            show_default="the demo detector",
+            readable=False,
         ),
     ] = DEMO,
     segment: Annotated[
@@ -92,6 +98,7 @@ def run(
         float,
         typer.Option(
             min=0.001,
+            max=3600,
             help="Seconds between starts of windows, rounded to frames of 20 ms.",
             rich_help_panel=AUDIO,
         ),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
+from os.path import samestat
 from typing import ParamSpec
 
 import typer
@@ -44,6 +45,21 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(code) from error
 
     return wrapped
+
+
+def run_app(app: typer.Typer, name: str) -> None:
+    """Run a command; help or version cut short by a closed stdout (--help | head -1) exits with 0, not 1.
+
+    click and rich meet a closed stdout with exit 1, after they put a wrapper or /dev/null in its place.
+    """
+    before = os.fstat(1)
+    try:
+        app(prog_name=name)
+    except SystemExit as exit:
+        replaced = type(sys.stdout).__name__ == "PacifyFlushWrapper" or not samestat(before, os.fstat(1))
+        if exit.code == 1 and replaced:
+            sys.exit(Exit.DONE)
+        raise
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:

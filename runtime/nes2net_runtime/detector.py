@@ -1,11 +1,14 @@
 """The public API: a Detector scores waveforms and files with a bundle."""
 
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
+from typing import get_args
 
 import numpy as np
 
@@ -21,12 +24,13 @@ from nes2net_runtime.audio import (
 )
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.errors import AudioError
-from nes2net_runtime.segments import Cut, Segment, SegmentRule, cut, round_hop
+from nes2net_runtime.segments import MIN_SAMPLES, Cut, Segment, SegmentRule, cut, round_hop
 from nes2net_runtime.sessions import Provider, Receipt, Stages
 
 WINDOWS_HOP = 2.0  # seconds
 MAX_FULL = 60.0  # seconds; attention grows with the square
 BATCH = 4
+NOT_FINITE = "the detector's output is not a finite number; is the audio far too loud?"
 # Segments that wait for others of their length: at most this many samples (64 MiB), then all are scored.
 MAX_WAITING = 1 << 24
 
@@ -96,6 +100,7 @@ class Detector:
 
         Raises AudioError for an empty, non-finite or multi-channel waveform, or one too long for `full`.
         """
+        how = self._cut(segment, hop, window_samples, max_seconds)
         signal = np.asarray(waveform)
         if signal.ndim != 1 or not np.issubdtype(signal.dtype, np.floating):
             raise AudioError(
@@ -103,14 +108,19 @@ class Detector:
             )
         if not signal.size:
             raise AudioError("waveform: holds no audio (0 samples)")
-        if not np.isfinite(signal).all():
-            raise AudioError("waveform: holds NaN or infinity")
         if sample_rate not in RATES:
             raise AudioError(f"waveform: {sample_rate} Hz; {RATES.start} to {RATES.stop - 1} Hz are read")
-        signal = resampler(sample_rate)(signal.astype(np.float32, copy=False), True)
-        how = self._cut(segment, hop, window_samples, max_seconds)
+        with np.errstate(over="ignore"):
+            signal = signal.astype(np.float32, copy=False)
+        if not np.isfinite(signal).all():
+            raise AudioError("waveform: holds NaN or infinity")
+        signal = resampler(sample_rate)(signal, True)
         segments = list(cut([signal], how, "waveform", []))
-        return [score for i in range(0, len(segments), BATCH) for score in self._run(segments[i : i + BATCH])]
+        batches = (segments[i : i + BATCH] for i in range(0, len(segments), BATCH))
+        scores = [score for batch in batches for score in self._run(batch)]
+        if not all(isfinite(score.score) for score in scores):
+            raise AudioError(f"waveform: {NOT_FINITE}")
+        return scores
 
     def score_files(
         self,
@@ -128,6 +138,8 @@ class Detector:
         Segments of equal length share a batch, over files too; `on_segment` is called for each score.
         """
         how = self._cut(segment, hop, window_samples, max_seconds)
+        if channels not in ("mix", "each") and (not isinstance(channels, int) or channels < 1):
+            raise ValueError(f"channels: {channels!r} is not 'mix', 'each' or a number from 1")
         queue = _Queue(self._run, batch_size, on_segment)
         for path, error in find_audio(paths):
             for result in _results(path, error, channels):
@@ -141,7 +153,10 @@ class Detector:
 
     def _cut(self, rule: SegmentRule, hop: float, window_samples: int | None, max_seconds: float) -> Cut:
         window = window_samples or self.bundle.manifest.audio.window_samples
-        return Cut(rule, window, round_hop(hop), round(max_seconds * SAMPLE_RATE))
+        if rule not in get_args(SegmentRule) or window < MIN_SAMPLES or not hop > 0 or not max_seconds > 0:
+            raise ValueError(f"no such cut: {rule!r}, window {window}, hop {hop} s, at most {max_seconds} s")
+        most = round(max_seconds * SAMPLE_RATE) if isfinite(max_seconds) else sys.maxsize
+        return Cut(rule, window, round_hop(hop), most)
 
     def _read(self, result: FileResult, how: Cut, queue: "_Queue") -> None:
         """Cut one file (or channel) into segments and queue them."""
@@ -244,5 +259,7 @@ class _Queue:
         self.samples -= length * len(batch)
         for (result, _), score in zip(batch, self.run([segment for _, segment in batch]), strict=True):
             result.scores.append(score)
+            if not isfinite(score.score) and result.error is None:
+                result.error = AudioError(f"{result.file}: {NOT_FINITE}")
             self.unfinished[id(result)] -= 1
             self.on_segment(result, score)

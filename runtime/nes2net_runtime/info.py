@@ -1,5 +1,6 @@
 """`nes2net-run --info`: a bundle's manifest, whether its files are whole, what can run it here."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,7 +44,7 @@ def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -
         out.write(msgspec.json.encode(document).decode() + "\n")
         return
     m = bundle.manifest
-    model = m.model
+    model = defaultdict(lambda: "?", m.model)
     size = sum(file.bytes for file in m.files)
     window = m.audio.window_samples / m.audio.sample_rate
     sums = f"{len(damaged)} damaged: {', '.join(damaged)}" if damaged else "all hashes match"
@@ -52,13 +53,10 @@ def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -
         ("made", f"{m.created} by {', '.join(f'{k} {v}' for k, v in m.versions.items())}"),
         ("weights", f"{m.source.checkpoint}{' (random: for speed alone)' if m.source.random else ''}"),
         ("checkpoint sha256", m.source.sha256 or "-"),
-        (
-            "front-end",
-            f"{model['family']}, {model['layers']} layers of {model['width']}, {model['aggregation']}",
-        ),
+        ("front-end", "{family}, {layers} layers of {width}, {aggregation}".format_map(model)),
         (
             "back-end",
-            f"{model['backend']}, {model['outer_splits']}x{model['inner_splits']}, {model['pooling']}",
+            "{backend}, {outer_splits} x {inner_splits} splits, {pooling} pooling".format_map(model),
         ),
         (
             "window",

@@ -8,7 +8,7 @@ from typing import Literal, TextIO
 import msgspec
 
 from nes2net_runtime.detector import FileResult
-from nes2net_runtime.records import AnyRecord, file_record, records_of
+from nes2net_runtime.records import AnyRecord, file_record, printable, records_of
 
 Format = Literal["text", "jsonl", "csv"]
 Writer = Callable[[FileResult], None]
@@ -40,7 +40,9 @@ def make_score_writer(out: TextIO, warn: Callable[[str], None]) -> Writer:
     def write(result: FileResult) -> None:
         if result.error is not None:
             return
-        utterance = Path(result.file).stem + ("" if result.channel is None else f"_ch{result.channel}")
+        utterance = Path(printable(result.file)).stem + (
+            "" if result.channel is None else f"_ch{result.channel}"
+        )
         if utterance in seen:
             warn(f"warning: {result.file}: the score file has {utterance} twice")
         seen.add(utterance)
@@ -61,7 +63,8 @@ def _text_writer(out: TextIO) -> Writer:
     out.write(f"{'score':>8}  {'lowest':>8}  {'at':>9}  {'windows':>7}  file\n")
 
     def write(result: FileResult) -> None:
-        name = result.file if result.channel is None else f"{result.file} (channel {result.channel})"
+        file = printable(result.file)
+        name = file if result.channel is None else f"{file} (channel {result.channel})"
         if result.error is None:
             r = file_record(result)
             out.write(f"{r.score:+8.3f}  {r.lowest:+8.3f}  {clock(r.lowest_at):>9}  {r.segments:7}  {name}\n")
@@ -85,10 +88,11 @@ def _csv_writer(out: TextIO) -> Writer:
     rows.writerow(CSV_COLUMNS)
 
     def write(result: FileResult) -> None:
+        file = printable(result.file)
         if result.error is not None:
-            rows.writerow([result.file, result.channel, "", "", "", "", result.error])
+            rows.writerow([file, result.channel, "", "", "", "", printable(str(result.error))])
         for s in result.scores:
-            rows.writerow([result.file, result.channel, s.start, s.end, s.score, int(s.tail), ""])
+            rows.writerow([file, result.channel, s.start, s.end, s.score, int(s.tail), ""])
         out.flush()
 
     return write

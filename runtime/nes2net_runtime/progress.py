@@ -1,17 +1,17 @@
 """What a person sees on stderr while files are scored: a bar on a terminal, warnings, errors, totals."""
 
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nes2net_runtime.audio import audio_info
 from nes2net_runtime.detector import FileResult, Score
 from nes2net_runtime.output import clock
-from nes2net_runtime.records import SummaryRecord
+from nes2net_runtime.records import SummaryRecord, printable
 
 
 class ScoringProgress:
@@ -27,7 +27,7 @@ class ScoringProgress:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not sys.stderr.isatty(),  # whatever FORCE_COLOR says
         )
         self.task = self.bar.add_task("scoring", total=files, audio="")
         self.start = time.perf_counter()
@@ -46,11 +46,10 @@ class ScoringProgress:
 
     def say(self, line: str) -> None:
         """A line above the bar."""
-        self.console.print(escape(line))
+        self.console.print(printable(line), markup=False, emoji=False)
 
     def on_segment(self, result: FileResult, score: Score) -> None:
         """Move the bar within a file: one long recording is a bar of its own."""
-        self.segments += 1
         if self.bar.disable:
             return
         if result.file != self.current[0]:
@@ -70,6 +69,7 @@ class ScoringProgress:
             self.say(f"error: {result.error}")
         else:
             self.seconds += result.seconds
+            self.segments += len(result.scores)
         self.bar.update(self.task, completed=self.files)
 
     def totals(self) -> SummaryRecord:

@@ -67,17 +67,26 @@ class SummaryRecord(_Record, frozen=True, tag="summary"):
 AnyRecord = ScoreRecord | FileRecord | ErrorRecord | ReceiptRecord | SummaryRecord
 
 
+def printable(text: str) -> str:
+    """Text that any stream takes: bytes of a file's name that are not UTF-8 show as \\xNN."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def records_of(result: FileResult) -> list[AnyRecord]:
     """A result as records: its error, or its scores and their summary."""
     if result.error is not None:
-        return [ErrorRecord(file=result.file, channel=result.channel, error=str(result.error))]
+        return [
+            ErrorRecord(
+                file=printable(result.file), channel=result.channel, error=printable(str(result.error))
+            )
+        ]
     return [*(_score_record(result, score) for score in result.scores), file_record(result)]
 
 
 def file_record(result: FileResult) -> FileRecord:
     """The summary of a result without error."""
     return FileRecord(
-        file=result.file,
+        file=printable(result.file),
         channel=result.channel,
         seconds=round(result.seconds, 6),
         segments=len(result.scores),
@@ -90,7 +99,7 @@ def file_record(result: FileResult) -> FileRecord:
 
 def _score_record(result: FileResult, score: Score) -> ScoreRecord:
     return ScoreRecord(
-        file=result.file,
+        file=printable(result.file),
         channel=result.channel,
         start=score.start,
         end=score.end,

@@ -62,16 +62,16 @@ def cut(blocks: Iterable[Samples], how: Cut, name: str, warnings: list[str]) -> 
     """
     match how.rule:
         case "first":
-            yield _first(blocks, how.window, warnings)
+            yield _first(blocks, how.window, name, warnings)
         case "full":
             yield _full(blocks, how.max_full, name, warnings)
         case "windows":
-            yield from _windows(blocks, how.window, how.hop, warnings)
+            yield from _windows(blocks, how.window, how.hop, name, warnings)
 
 
-def _first(blocks: Iterable[Samples], window: int, warnings: list[str]) -> Segment:
+def _first(blocks: Iterable[Samples], window: int, name: str, warnings: list[str]) -> Segment:
     signal = _gather(blocks, window)[:window]
-    return _repeated(signal, window, warnings)
+    return _repeated(signal, window, name, warnings)
 
 
 def _full(blocks: Iterable[Samples], limit: int, name: str, warnings: list[str]) -> Segment:
@@ -81,10 +81,12 @@ def _full(blocks: Iterable[Samples], limit: int, name: str, warnings: list[str])
             f"{name}: longer than the {limit / SAMPLE_RATE:g} s that --segment full takes at once; "
             "use --segment windows, or raise --max-seconds"
         )
-    return _repeated(signal, max(len(signal), MIN_SAMPLES), warnings)
+    return _repeated(signal, max(len(signal), MIN_SAMPLES), name, warnings)
 
 
-def _windows(blocks: Iterable[Samples], window: int, hop: int, warnings: list[str]) -> Iterator[Segment]:
+def _windows(
+    blocks: Iterable[Samples], window: int, hop: int, name: str, warnings: list[str]
+) -> Iterator[Segment]:
     ring = np.zeros(0, np.float32)
     ring_start = start = end = 0  # positions in the signal: of the ring, of the next window, of what was read
     scored = 0  # where the last window ended
@@ -101,7 +103,7 @@ def _windows(blocks: Iterable[Samples], window: int, hop: int, warnings: list[st
         if keep > ring_start:
             ring, ring_start = ring[keep - ring_start :], keep
     if end < window:
-        yield _repeated(ring, window, warnings)
+        yield _repeated(ring, window, name, warnings)
     elif scored < end:
         tail = end - window
         yield Segment(tail, end, ring[tail - ring_start :], tail=True)
@@ -118,7 +120,9 @@ def _gather(blocks: Iterable[Samples], enough: int) -> Samples:
     return np.concatenate(gathered) if gathered else np.zeros(0, np.float32)
 
 
-def _repeated(signal: Samples, length: int, warnings: list[str]) -> Segment:
+def _repeated(signal: Samples, length: int, name: str, warnings: list[str]) -> Segment:
+    if not len(signal):
+        raise AudioError(f"{name}: holds no audio (0 samples at 16 kHz)")
     if len(signal) < MIN_SAMPLES:
         warnings.append(
             f"only {len(signal)} samples ({len(signal) / 16:.0f} ms), repeated: the score means little"

@@ -105,7 +105,7 @@ class Stages:
         start = time.perf_counter()
         self.runtime = import_onnxruntime()
         self.threads = threads or usable_threads()
-        bundle.verify(bundle.stage_files())
+        bundle.verify()
         self.stages = bundle.manifest.stages
         self.bundle = bundle
         self.provider, self.sessions = self._open(provider)

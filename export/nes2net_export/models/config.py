@@ -1,7 +1,7 @@
 """What shapes a detector: one frozen record, plain data, written into every bundle's manifest."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Family = Literal["wav2vec2", "wavlm"]
 Aggregation = Literal["last", "weighted-sum", "sea", "attm"]
@@ -11,8 +11,8 @@ Pooling = Literal["mean", "astp"]
 
 KERNELS = (10, 3, 3, 3, 3, 2, 2)  # of the feature encoder, in every wav2vec 2.0 and WavLM model
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
-FRAME_FIELD = 400  # samples that one frame sees
-FRAME_HOP = 320  # samples between frames
+FRAME_FIELD: Final = 400  # samples that one frame sees
+FRAME_HOP: Final = 320  # samples between frames
 
 
 @dataclass(frozen=True)
