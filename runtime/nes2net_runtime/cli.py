@@ -133,8 +133,14 @@ def run(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Segments of equal length scored at once.", rich_help_panel=RUN)
-    ] = defaults.BATCH,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Segments of equal length scored at once.",
+            show_default=f"1 on a CPU, {defaults.ACCELERATOR_BATCH} elsewhere",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     format: Annotated[
         Format,
         typer.Option(

@@ -29,7 +29,7 @@ from nes2net_runtime.sessions import Provider, Receipt, Stages
 
 WINDOWS_HOP = 2.0  # seconds
 MAX_FULL = 60.0  # seconds; attention grows with the square
-BATCH = 4
+ACCELERATOR_BATCH = 8  # segments at once; on a CPU one at a time is as fast, and smallest
 NOT_FINITE = "the detector's output is not a finite number; is the audio far too loud?"
 # Segments that wait for others of their length: at most this many samples (64 MiB), then all are scored.
 MAX_WAITING = 1 << 24
@@ -116,7 +116,8 @@ class Detector:
             raise AudioError("waveform: holds NaN or infinity")
         signal = resampler(sample_rate)(signal, True)
         segments = list(cut([signal], how, "waveform", []))
-        batches = (segments[i : i + BATCH] for i in range(0, len(segments), BATCH))
+        size = self._batch_size(None)
+        batches = (segments[i : i + size] for i in range(0, len(segments), size))
         scores = [score for batch in batches for score in self._run(batch)]
         if not all(isfinite(score.score) for score in scores):
             raise AudioError(f"waveform: {NOT_FINITE}")
@@ -130,7 +131,7 @@ class Detector:
         window_samples: int | None = None,
         max_seconds: float = MAX_FULL,
         channels: Channels = "mix",
-        batch_size: int = BATCH,
+        batch_size: int | None = None,
         on_segment: Callable[[FileResult, Score], None] = lambda result, score: None,
     ) -> Iterator[FileResult]:
         """Score files and folders in order, in bounded memory; a file that fails gives a result with `error`.
@@ -140,7 +141,7 @@ class Detector:
         how = self._cut(segment, hop, window_samples, max_seconds)
         if channels not in ("mix", "each") and (not isinstance(channels, int) or channels < 1):
             raise ValueError(f"channels: {channels!r} is not 'mix', 'each' or a number from 1")
-        queue = _Queue(self._run, batch_size, on_segment)
+        queue = _Queue(self._run, self._batch_size(batch_size), on_segment)
         for path, error in find_audio(paths):
             for result in _results(path, error, channels):
                 queue.open(result)
@@ -157,6 +158,9 @@ class Detector:
             raise ValueError(f"no such cut: {rule!r}, window {window}, hop {hop} s, at most {max_seconds} s")
         most = round(max_seconds * SAMPLE_RATE) if isfinite(max_seconds) else sys.maxsize
         return Cut(rule, window, round_hop(hop), most)
+
+    def _batch_size(self, wanted: int | None) -> int:
+        return wanted or (1 if self.stages.provider == "cpu" else ACCELERATOR_BATCH)
 
     def _read(self, result: FileResult, how: Cut, queue: "_Queue") -> None:
         """Cut one file (or channel) into segments and queue them."""

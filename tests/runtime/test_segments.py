@@ -1,5 +1,6 @@
 """Which pieces of a signal are scored."""
 
+import json
 import tracemalloc
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_short_audio_is_repeated_as_the_official_protocol_does(n: int, length: i
     assert np.array_equal(segment.samples, expected)
     assert (segment.start, segment.end, segment.tail) == (0, min(n, length), False)
     assert bool(warnings) == (n < 400)
+
+
+def test_the_official_protocols_own_cases(goldens) -> None:
+    path = goldens.folder / "rules.json"
+    if not path.exists():
+        pytest.skip("rules.json is beside the project only")
+    for case in json.loads(path.read_text())["pad"]["list"]:
+        (segment,), _ = pieces(ramp(case["n"]), "first", window=case["max_len"])
+        assert len(segment.samples) == case["out_len"]
+        assert segment.samples[-1] == case["out_last"]
+        assert segment.samples.sum(dtype=np.float64) == case["index_sum"]
 
 
 @pytest.mark.parametrize("n", [1, 399, 400, 401, 64_600, 100_000, MAX_FULL])

@@ -1,0 +1,65 @@
+"""The README's commands and code, run as written in a folder that holds the files they name."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from nes2net_runtime.bundle import DEMO
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(console|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.removeprefix("$ ").split("  #")[0].strip()
+    for kind, block in BLOCKS
+    if kind == "console"
+    for line in block.splitlines()
+    if line.startswith("$ nes2net-")
+]
+# Not here: what needs the network, and a full-size model (1.3 GB, two minutes).
+ELSEWHERE = ("hf:", "random:")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, committed_goldens) -> Path:
+    """interview.wav, call.wav (stereo), calls/, eval/, a bundle `big`, a checkpoint Nes2Net_X.pth."""
+    sound = 0.1 * np.random.default_rng(0).standard_normal((16_000 * 5, 2))
+    for name in ("interview.wav", "call.wav", "calls/1.wav", "calls/2.flac", "eval/E1.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, sound, 16_000)
+    shutil.copytree(DEMO, tmp_path / "big")
+    golden = next(g for g in committed_goldens.entries if g["family"] == "wav2vec2-itw")
+    shutil.copy(committed_goldens.checkpoint(golden), tmp_path / "Nes2Net_X.pth")
+    return tmp_path
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(COMMANDS) >= 7
+    assert sum(kind == "python" for kind, _ in BLOCKS) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not any(word in c for word in ELSEWHERE)])
+def test_commands(folder: Path, command: str) -> None:
+    if command.startswith("nes2net-export"):
+        shutil.rmtree(folder / "big")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        shlex.split(command), cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_python(folder: Path) -> None:
+    (code,) = (block for kind, block in BLOCKS if kind == "python")
+    prepare = "import numpy as np\nwaveform = np.random.default_rng(0).uniform(-0.1, 0.1, 48_000 * 5)\n"
+    done = subprocess.run([sys.executable, "-c", prepare + code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2 + 2
