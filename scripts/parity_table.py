@@ -8,6 +8,7 @@ the official code's logit, over all inputs of the golden.
 
 import json
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +45,7 @@ def through_the_commands(
     golden: dict, goldens: Path, waveforms: np.lib.npyio.NpzFile, folder: Path
 ) -> np.ndarray:
     """Scores of all waveforms, in order."""
-    command = ["nes2net-export", "--checkpoint", goldens / golden["checkpoint"], "-o", folder / "bundle"]
+    command = [sys.executable, "-m", "nes2net_export", "--checkpoint", goldens / golden["checkpoint"], "-o", folder / "bundle"]
     command += [f"--attention-heads={golden['ssl']['heads']}", f"--dilation={golden['backend']['dilation']}"]
     command += [f"--activation={golden['backend']['activation'].lower()}"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -53,7 +54,7 @@ def through_the_commands(
         for i, waveform in enumerate(waveforms[name]):
             files.append(folder / f"{name}_{i}.wav")
             soundfile.write(files[-1], waveform, 16_000, subtype="PCM_16")
-    command = ["nes2net-run", "-b", folder / "bundle", "--segment=full", "--format=jsonl", *files]
+    command = [sys.executable, "-m", "nes2net_runtime", "-b", folder / "bundle", "--segment=full", "--format=jsonl", *files]
     lines = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ).stdout.splitlines()

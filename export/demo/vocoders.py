@@ -1,0 +1,204 @@
+"""Spoofs from human recordings: analysis and re-synthesis, each call with its own random parameters.
+
+Every vocoder is `(audio [samples] in [-1, 1] at 16 kHz, rng) -> audio of about the same length`. None of them
+is meant to sound good: a detector that has seen many kinds of damage to phase, excitation and envelope has
+less reason to learn one of them by heart.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import pyworld
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import solve_toeplitz
+from scipy.ndimage import uniform_filter1d
+from scipy.signal import lfilter
+
+Audio = NDArray[np.float32]
+Rng = np.random.Generator
+RATE = 16_000
+PERIOD = 5.0  # ms between WORLD's frames
+
+
+def world(audio: Audio, rng: Rng) -> Audio:
+    """WORLD: fundamental, envelope and aperiodicity; at random coded, smoothed over time, transposed."""
+    x, f0, times = _pitch(audio)
+    envelope = pyworld.cheaptrick(x, f0, times, RATE)
+    aperiodicity = pyworld.d4c(x, f0, times, RATE)
+    fft = (envelope.shape[1] - 1) * 2
+    if rng.random() < 0.5:  # as parametric synthesis stores it
+        coded = pyworld.code_spectral_envelope(envelope, RATE, int(rng.integers(20, 61)))
+        envelope = pyworld.decode_spectral_envelope(coded, RATE, fft)
+    if rng.random() < 0.4:  # as statistical models over-smooth it
+        envelope = np.exp(uniform_filter1d(np.log(envelope), int(rng.integers(3, 12)), axis=0))
+    match rng.integers(3):
+        case 0:
+            aperiodicity = pyworld.decode_aperiodicity(
+                pyworld.code_aperiodicity(aperiodicity, RATE), RATE, fft
+            )
+        case 1:
+            aperiodicity = np.repeat(
+                np.where(f0 > 0, rng.uniform(0.0, 0.3), 1.0)[:, None], fft // 2 + 1, axis=1
+            )
+    if rng.random() < 0.5:
+        f0 = f0 * rng.uniform(0.8, 1.25)
+    if rng.random() < 0.3:
+        f0 = np.where(f0 > 0, uniform_filter1d(f0, 9), 0)
+    return pyworld.synthesize(f0, np.ascontiguousarray(envelope), aperiodicity, RATE, PERIOD).astype(
+        np.float32
+    )
+
+
+def griffin_lim(audio: Audio, rng: Rng) -> Audio:
+    """Mel spectrogram, pseudo-inverse, phases by Griffin-Lim (fast variant with momentum)."""
+    fft, hop = int(rng.choice([512, 800, 1024])), int(rng.choice([128, 160, 200, 256]))
+    window = torch.hann_window(fft)
+    magnitude = _stft(audio, fft, hop, window).abs()
+    if rng.random() < 0.85:
+        magnitude = _through_mel(magnitude, int(rng.integers(40, 129)))
+    momentum = float(rng.choice([0.0, 0.9]))
+    phase = torch.from_numpy(rng.uniform(-np.pi, np.pi, magnitude.shape)).float()
+    estimate = torch.polar(magnitude, phase)
+    previous = torch.zeros_like(estimate)
+    for _ in range(int(rng.integers(4, 50))):
+        rebuilt = _stft(_istft(estimate, hop, window, len(audio)), fft, hop, window)
+        step = rebuilt - momentum / (1 + momentum) * previous
+        previous = rebuilt
+        estimate = magnitude * step / step.abs().clamp(min=1e-9)
+    return _istft(estimate, hop, window, len(audio))
+
+
+def lpc(audio: Audio, rng: Rng) -> Audio:
+    """Linear prediction: an all-pole filter each 10 ms, excited by pulses in voiced frames and by noise."""
+    order, hop = int(rng.integers(10, 25)), 160
+    length, mix = int(rng.choice([320, 400, 480])), rng.uniform(0, 0.3)
+    _, f0, _ = _pitch(audio)
+    f0 = np.interp(np.arange(len(audio)), np.arange(len(f0)) * RATE * PERIOD / 1000, f0).astype(np.float32)
+    voiced = f0 > 60
+    turns = np.cumsum(np.where(voiced, f0, 0) / RATE)
+    pulses = np.diff(np.floor(turns), prepend=0) * np.sqrt(RATE / np.maximum(f0, 60))
+    noise = rng.standard_normal(len(audio))
+    excitation = np.where(voiced, (1 - mix) * pulses + mix * noise, noise)
+    padded = np.pad(lfilter([1, -0.9], [1], audio), (length // 2, length))
+    window = np.hanning(length)
+    out = np.zeros(len(audio))
+    state = np.zeros(order)
+    for start in range(0, len(audio), hop):
+        frame = padded[start + hop // 2 : start + hop // 2 + length] * window
+        r = np.correlate(frame, frame, "full")[length - 1 : length + order]
+        r[0] = r[0] * 1.0005 + 1e-9
+        a = solve_toeplitz(r[:-1], r[1:])
+        gain = np.sqrt(max(r[0] - a @ r[1:], 1e-12) / (window @ window))
+        out[start : start + hop], state = lfilter(
+            [1.0], np.concatenate([[1.0], -a]), gain * excitation[start : start + hop], zi=state
+        )
+    y: Audio = lfilter([1], [1, -0.9], out).astype(np.float32)
+    return y
+
+
+def sinusoidal(audio: Audio, rng: Rng) -> Audio:
+    """Harmonics with WORLD's envelope and smooth phases below a border, shaped noise above and in between."""
+    x, f0, times = _pitch(audio)
+    envelope = np.sqrt(pyworld.cheaptrick(x, f0, times, RATE))  # [frames, bins]
+    border = rng.uniform(2000, 8000)
+    voiced = f0 > 0
+    filled = np.interp(np.arange(len(f0)), np.flatnonzero(voiced), f0[voiced]) if voiced.any() else f0 + 120
+    if rng.random() < 0.5:
+        filled = filled * rng.uniform(0.85, 1.2)
+    grid = np.arange(len(x)) * (1000 / RATE / PERIOD)
+    frames = np.arange(len(f0))
+    pitch = np.interp(grid, frames, filled)
+    phase = 2 * np.pi * np.cumsum(pitch / RATE)
+    scattered = rng.random() < 0.5  # else all harmonics in phase
+    bin_hz = RATE / 2 / (envelope.shape[1] - 1)
+    harmonic = np.zeros(len(x))
+    for h in range(1, int(border / filled.min()) + 1):
+        bins = np.minimum(np.rint(h * filled / bin_hz).astype(int), envelope.shape[1] - 1)
+        amplitude = np.where(voiced & (h * filled < border), envelope[frames, bins] * np.sqrt(filled), 0)
+        if amplitude.any():
+            offset = rng.uniform(0, 2 * np.pi) if scattered else 0
+            harmonic += np.interp(grid, frames, amplitude) * np.cos(h * phase + offset)
+    hop = int(RATE * PERIOD / 1000)
+    window = torch.hann_window((envelope.shape[1] - 1) * 2)
+    noise = _stft(rng.standard_normal(len(x)).astype(np.float32), len(window), hop, window)  # [bins, frames]
+    above = np.arange(envelope.shape[1])[:, None] * bin_hz >= border
+    shape = np.where(voiced[None, :] & ~above, rng.uniform(0, 0.3), 1.0) * envelope.T
+    shape = shape[:, : noise.shape[1]]
+    noise = noise[:, : shape.shape[1]] * torch.from_numpy(shape).float()
+    y: Audio = (harmonic * 2 / np.sqrt(RATE) + _istft(noise, hop, window, len(x))).astype(np.float32)
+    return y
+
+
+def phase_damage(audio: Audio, rng: Rng) -> Audio:
+    """Magnitudes kept or smoothed through mel bands; phases random, coarse, noisy or lost above a border."""
+    fft, hop = int(rng.choice([400, 512, 800, 1024])), int(rng.choice([100, 160, 200]))
+    window = torch.hann_window(fft)
+    spectrum = _stft(audio, fft, hop, window)
+    magnitude, phase = spectrum.abs(), spectrum.angle()
+    random = torch.from_numpy(rng.uniform(-np.pi, np.pi, phase.shape)).float()
+    kind = rng.integers(5)
+    match kind:
+        case 0:
+            phase = random
+        case 1:
+            step = 2 * np.pi / rng.integers(2, 7)
+            phase = torch.round(phase / step) * step
+        case 2:
+            phase = phase + random * rng.uniform(0.15, 0.6)
+        case 3:
+            border = int(rng.uniform(0.1, 0.5) * len(phase))
+            phase = torch.cat([phase[:border], random[border:]])
+    if kind == 4 or rng.random() < 0.4:
+        magnitude = _through_mel(magnitude, int(rng.integers(30, 81)))
+    return _istft(torch.polar(magnitude, phase), hop, window, len(audio))
+
+
+VOCODERS: dict[str, Callable[[Audio, Rng], Audio]] = {
+    "world": world,
+    "griffin-lim": griffin_lim,
+    "lpc": lpc,
+    "sinusoidal": sinusoidal,
+    "phase": phase_damage,
+}
+
+
+def _pitch(audio: Audio) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """WORLD's input as float64, fundamental (0: unvoiced) and times, one a frame."""
+    x = audio.astype(np.float64)
+    f0, times = pyworld.dio(x, RATE, frame_period=PERIOD)
+    return x, pyworld.stonemask(x, f0, times, RATE), times
+
+
+def _stft(audio: Audio, fft: int, hop: int, window: torch.Tensor) -> torch.Tensor:
+    x = torch.from_numpy(np.ascontiguousarray(audio, np.float32))
+    return torch.stft(x, fft, hop, window=window, return_complex=True, pad_mode="constant")
+
+
+def _istft(spectrum: torch.Tensor, hop: int, window: torch.Tensor, length: int) -> Audio:
+    audio: Audio = torch.istft(spectrum, len(window), hop, window=window, length=length).numpy()
+    return audio
+
+
+def _through_mel(magnitude: torch.Tensor, bands: int) -> torch.Tensor:
+    """Magnitudes [bins, frames] as a mel spectrogram would give them back."""
+    down = mel_filters(bands, magnitude.shape[0])
+    smooth: torch.Tensor = _inverse(bands, magnitude.shape[0]) @ (down @ magnitude)
+    return smooth.clamp(min=1e-5)
+
+
+@lru_cache
+def mel_filters(bands: int, bins: int) -> torch.Tensor:
+    """Triangular filters [bands, bins], equally spaced on the mel scale from 0 to 8 kHz."""
+    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), bands + 2) / 2595) - 1)
+    hz = np.linspace(0, RATE / 2, bins)
+    width = np.maximum(np.diff(edges), RATE / 2 / (bins - 1))  # no band narrower than a bin
+    rising = (hz[None] - edges[1:-1, None]) / width[:-1, None] + 1
+    falling = (edges[1:-1, None] - hz[None]) / width[1:, None] + 1
+    return torch.from_numpy(np.clip(np.minimum(rising, falling), 0, None)).float()
+
+
+@lru_cache
+def _inverse(bands: int, bins: int) -> torch.Tensor:
+    return torch.linalg.pinv(mel_filters(bands, bins))
