@@ -28,7 +28,9 @@ def evaluate(
         rows = {row["file"]: row for row in csv.DictReader(file) if row["split"] == split}
     detector = Detector(bundle)
     scores: dict[str, list[float]] = defaultdict(list)  # by system; "-" is bona fide
-    for name, result in zip(rows, detector.score_files([corpus / name for name in rows], "first"), strict=True):
+    for name, result in zip(
+        rows, detector.score_files([corpus / name for name in rows], "first"), strict=True
+    ):
         if result.error is not None:
             raise result.error
         scores[rows[name]["system"]].append(result.mean)

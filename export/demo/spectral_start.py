@@ -1,68 +1,111 @@
-"""A feature encoder that starts as a short-time spectrum instead of noise.
+"""An encoder that is a cepstral analysis (spectrum.py), written into the weights of a wav2vec 2.0 feature encoder.
 
-Layer norms after every convolution take the level of each 10-sample patch away, which a randomly initialised
-encoder of this size needs hours to learn around. So the first four layers start (and stay) a delay line, and
-the fifth starts as a bank of windowed sinusoids:
+Layer norms after every convolution take level and spectrum away from a randomly initialised encoder; one of this size
+would need days to learn around that, and far more speech than there is. So its weights are computed, and stay:
 
-    layer            0    1    2    3    4
-    samples carried  5   10   24   60  140, every 5, 10, 20, 40, 80 samples
-    channels used   10   20   48  120  240 = 80 bands of 100 Hz in three phases
+    layer            0    1    2    3    4      delay line: samples carried as pairs (GELU(x), GELU(-x)),
+    samples carried  5   10   24   60  140      whose difference is x exactly; every 5, 10, 20, 40, 80 samples
+    layer 5          80 bands of 100 Hz in three phases, every 160 samples; its norm is a gain control with a floor
+    layer 6          magnitudes (rectified phases add up to them), mean of two; six knots for each band
+    projection       a piecewise linear logarithm from the knots, and its cosine transform: 80 cepstra
 
-A sample x travels as the pair (GELU(x), GELU(-x)), whose difference is x exactly. Pairs have mean zero, and
-spare channels with a large constant bias hold the norm's deviation, so that the norm changes nothing. In the
-fifth layer the spare constants are small: there the norm is a gain control for each 8.75 ms, with a floor.
+Spare channels with constants hold each norm's deviation, and others its mean, so that the norm changes nothing.
 """
 
 import math
 
+import numpy as np
 import torch
+from augment import Audio
+from numpy.typing import NDArray
+from spectrum import BANDS, SILENCE, cepstra, sinusoids
 from torch import Tensor, nn
 
 from nes2net_export.models.config import STRIDES
+from nes2net_export.models.detector import Detector
 from nes2net_export.models.encoder import ConvLayer, FeatureEncoder
 
-CARRIED = (5, 10, 24, 60)  # samples, by the layers of the delay line
-CHANNELS = (16, 24, 64, 128, 256)
-BANDS, PHASES, SPAN = 80, 3, 140
+CARRIED = (5, 10, 24, 60, 140)  # samples, by the layers of the delay line
+PHASES = 3
+SPARE = 16
+KNOTS = (0.0, 0.03, 0.08, 0.2, 0.5, 1.2)
+SLOPES = (40.0, 40.0, 25.0, 12.0, 5.0, 2.5)  # of GELU at each knot: the larger, the sharper its bend
+CHANNELS = (16, 24, 64, 128, 2 * CARRIED[4] + SPARE, BANDS * PHASES + SPARE, BANDS * len(KNOTS) + SPARE)
 CONSTANT = 4.0  # of the delay line's spare channels: far above any sample
-FLOOR = 0.08  # of the spectrum's spare channels; a band has deviation 1 in speech
 GAIN = 8.0  # of a sample, between layers
-SPECTRAL_GAIN = 2.0
-
-
-def delay_line(encoder: FeatureEncoder) -> nn.ModuleList:
-    """The layers that are not trained."""
-    return nn.ModuleList(encoder.layers[: len(CARRIED)])
+SPECTRAL_GAIN = 60.0  # so large that GELU rectifies even weak bands
+HOLD, KEEP = 100.0, 1000.0  # constants of layer 6 before and after its norm
+RECTIFIED = PHASES / math.pi  # sum of three rectified phases of a sinusoid, relative to its amplitude
 
 
 @torch.no_grad()
-def start_as_spectrum(encoder: FeatureEncoder, speech: Tensor) -> None:
-    """Set layers 0 to 4 in place; `speech` [batch, samples] tells the bands' usual levels, to level them."""
+def start_as_cepstra(detector: Detector, levels: NDArray[np.float32], speech: Audio) -> float:
+    """Set encoder, input norm and projection in place; they need no training.
+
+    `levels`: usual level of each band; `speech` [clips, samples] for the fit of the logarithm. Returns the part of
+    the cepstra's variance that the fit leaves, on average.
+    """
+    encoder, context = detector.encoder, detector.context.network
+    _delay_line(encoder)
+    _spectrum(_layer(encoder, 5), torch.from_numpy(levels))
+    _knots(_layer(encoder, 6))
+    nn.init.ones_(context.input_norm.weight)
+    nn.init.zeros_(context.input_norm.bias)
+    frames = context.input_norm(encoder(torch.from_numpy(speech))).flatten(0, 1).double()
+    wanted = torch.from_numpy(np.concatenate([cepstra(one, levels) for one in speech])).double()
+    centre, deviation = frames.mean(0), frames.std(0).clamp(min=1e-6)
+    context.input_norm.weight /= deviation
+    context.input_norm.bias -= centre / deviation
+    frames = (frames - centre) / deviation
+    wanted = (wanted - wanted.mean(0)) / wanted.std(0)
+    ridge = 1e-5 * len(frames) * torch.eye(frames.shape[1], dtype=torch.float64)
+    fit = torch.linalg.solve(frames.T @ frames + ridge, frames.T @ wanted)
+    nn.init.zeros_(context.projection.weight)
+    nn.init.zeros_(context.projection.bias)
+    context.projection.weight[:BANDS] = fit.T
+    return float((frames @ fit - wanted).square().mean())
+
+
+def _delay_line(encoder: FeatureEncoder) -> None:
     hop, before, gain = 1, 1, 1.0
     for i, samples in enumerate(CARRIED):
         layer = _layer(encoder, i)
-        _clear(layer, CONSTANT, 2 * samples, gain=GAIN)
-        layer.conv.weight[: 2 * samples] = _from_pairs(torch.eye(samples), layer.conv, hop, before) / gain
+        used = 2 * samples
+        spare = _clear(layer, used)
+        _bias(layer)[used:] = CONSTANT * _signs(spare)
+        layer.norm.weight[:used] = GAIN * CONSTANT * math.sqrt(spare / (used + spare))
+        rows = _from_pairs(torch.eye(samples), layer.conv, hop, before) / gain
+        layer.conv.weight[0:used:2], layer.conv.weight[1:used:2] = rows, -rows
         hop, before, gain = hop * STRIDES[i], samples, GAIN
-    layer = _layer(encoder, len(CARRIED))
-    _clear(layer, FLOOR, BANDS * PHASES, gain=SPECTRAL_GAIN)
-    layer.norm.weight[: BANDS * PHASES] = SPECTRAL_GAIN
-    bank = sinusoids()
-    layer.conv.weight[: len(bank)] = _from_pairs(bank, layer.conv, hop, before)[0::2] / gain
-    x = speech.unsqueeze(1)
-    for lower in delay_line(encoder):
-        x = lower(x)
-    level = layer.conv(x)[:, : len(bank)].square().mean((0, 2)).view(PHASES, BANDS).mean(0).sqrt()
-    layer.conv.weight[: len(bank)] /= level.repeat(PHASES)[:, None, None]
 
 
-def sinusoids() -> Tensor:
-    """Windowed sinusoids [phase x band, sample]; band b is centred on 100 b + 50 Hz."""
-    n = torch.arange(SPAN) - (SPAN - 1) / 2
-    turns = (torch.arange(BANDS) + 0.5)[:, None] / (2 * BANDS) * n  # [band, sample]
-    shift = torch.arange(PHASES)[:, None, None] / PHASES
-    window = torch.hann_window(SPAN + 2, periodic=False)[1:-1]
-    return ((2 * math.pi * (turns + shift)).cos() * window).flatten(0, 1)
+def _spectrum(layer: ConvLayer, levels: Tensor) -> None:
+    """Phases of band b are channels b, BANDS + b, 2 BANDS + b."""
+    used = BANDS * PHASES
+    spare = _clear(layer, used)
+    _bias(layer)[used:] = math.sqrt(SILENCE * used / spare) * _signs(spare)
+    layer.norm.weight[:used] = SPECTRAL_GAIN * math.sqrt(used / (used + spare))
+    turns = np.exp(2j * np.pi * np.arange(PHASES) / PHASES)[:, None, None]
+    bank = torch.from_numpy((turns * sinusoids()).real.astype(np.float32))  # [phase, band, sample]
+    bank = (bank / levels[:, None]).flatten(0, 1)
+    layer.conv.weight[:used] = _from_pairs(bank, layer.conv, math.prod(STRIDES[:5]), CARRIED[-1]) / GAIN
+
+
+def _knots(layer: ConvLayer) -> None:
+    """Channel k BANDS + b is the excess of band b over knot k, times the knot's slope."""
+    used = BANDS * len(KNOTS)
+    spare = _clear(layer, used)
+    amplitude = 1 / (RECTIFIED * math.sqrt(2) * SPECTRAL_GAIN)
+    one_band = torch.eye(BANDS).repeat(len(KNOTS), PHASES).unsqueeze(-1)  # [knot x band, phase x band, 1]
+    layer.conv.weight[:used, : BANDS * PHASES] = one_band * amplitude / 2  # two taps
+    _bias(layer)[:used] = -torch.tensor(KNOTS).repeat_interleave(BANDS)
+    cancel, hold = slice(used, used + spare // 2), slice(used + spare // 2, None)
+    layer.conv.weight[cancel] = -layer.conv.weight[:used].sum(0) / (spare // 2)
+    _bias(layer)[cancel] = -_bias(layer)[:used].sum() / (spare // 2)
+    _bias(layer)[hold] = HOLD * _signs(spare // 2)
+    deviation = HOLD * math.sqrt(spare // 2 / (used + spare))
+    layer.norm.weight[:used] = deviation * torch.tensor(SLOPES).repeat_interleave(BANDS)
+    layer.norm.bias[hold] = KEEP
 
 
 def _layer(encoder: FeatureEncoder, i: int) -> ConvLayer:
@@ -71,31 +114,35 @@ def _layer(encoder: FeatureEncoder, i: int) -> ConvLayer:
     return layer
 
 
-def _clear(layer: ConvLayer, constant: float, used: int, gain: float) -> None:
-    """Zero a layer but for its spare channels, whose constants set the deviation that the norm divides by."""
-    channels, bias = layer.conv.out_channels, layer.conv.bias
-    assert bias is not None
-    nn.init.zeros_(layer.conv.weight)
-    nn.init.zeros_(bias)
-    nn.init.zeros_(layer.norm.weight)
-    nn.init.zeros_(layer.norm.bias)
-    bias[used:] = constant * (-1.0) ** torch.arange(channels - used)
-    layer.norm.weight[:used] = gain * constant * math.sqrt((channels - used) / channels)
+def _bias(layer: ConvLayer) -> nn.Parameter:
+    assert layer.conv.bias is not None
+    return layer.conv.bias
+
+
+def _clear(layer: ConvLayer, used: int) -> int:
+    """Set all weights to zero; returns how many channels are to spare."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer.conv.out_channels - used
+
+
+def _signs(count: int) -> Tensor:
+    return (-1.0) ** torch.arange(count)
 
 
 def _from_pairs(rows: Tensor, conv: nn.Conv1d, hop: int, before: int) -> Tensor:
-    """Weights [2 x row, channel, tap] of +-`rows` [row, sample]; inputs carry `before` samples every `hop`.
+    """Weights [row, channel, tap] that give `rows` [row, sample] times the samples carried by the inputs.
 
-    A tap carries samples [hop tap, hop tap + before); each sample is taken from the last tap that has it.
+    Inputs carry `before` samples every `hop`: tap t has samples [hop t, hop t + before); each sample is taken from
+    the last tap that has it.
     """
-    weight = torch.zeros(2 * len(rows), conv.in_channels, conv.kernel_size[0])
+    weight = torch.zeros(len(rows), conv.in_channels, conv.kernel_size[0])
     for sample in range(rows.shape[1]):
         if conv.in_channels == 1:
-            weight[0::2, 0, sample] = rows[:, sample]
+            weight[:, 0, sample] = rows[:, sample]
         else:
             tap = min(sample // hop, conv.kernel_size[0] - 1)
             pair = 2 * (sample - hop * tap)
-            weight[0::2, pair, tap] = rows[:, sample]
-            weight[0::2, pair + 1, tap] = -rows[:, sample]
-    weight[1::2] = -weight[0::2]
+            weight[:, pair, tap] = rows[:, sample]
+            weight[:, pair + 1, tap] = -rows[:, sample]
     return weight

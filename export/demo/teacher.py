@@ -5,55 +5,42 @@ than a network trained on the same few labels does, and err on different clips. 
 on crops of the corpus and on scrambled ones where no label holds, takes over part of that.
 """
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from augment import Audio, scramble
 from data import Batches
 from numpy.typing import NDArray
-from scipy.fft import dct
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
+from spectrum import cepstra
 from torch import Tensor
 from torch.utils.data import Dataset
 
-CEPSTRA, BANDS, FFT = 60, 70, 512
+CEPSTRA = 60
 STATISTICS = 8 * CEPSTRA
 SCRAMBLED = 2  # crops for each labelled one
 SHRINKAGE = 3e-4  # inverse strength of the regression's penalty
 SHARPEN = 1.5  # times the sum of both log odds, which averaging and the penalty draw together
 
 
-def statistics(audio: Audio) -> NDArray[np.float32]:
-    """Statistics [480] of 60 linear cepstra, peak-normalised.
+def statistics(audio: Audio, levels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Statistics [480] of the first 60 cepstra of a clip.
 
     Mean, deviation, deviation of change, both deviations' logarithms, and three percentiles.
     """
-    x = audio / (np.abs(audio).max() + 1e-6)
-    frames = np.lib.stride_tricks.sliding_window_view(x, 400)[::160] * np.hanning(400).astype(np.float32)
-    power = np.abs(np.fft.rfft(frames, FFT)).astype(np.float32) ** 2
-    cepstra = dct(np.log(power @ _bands().T + 1e-7), axis=1, norm="ortho")[:, :CEPSTRA]
-    spread = np.concatenate([cepstra.std(0), np.diff(cepstra, axis=0).std(0)])
-    percentiles = np.percentile(cepstra, [10, 50, 90], axis=0).ravel()
-    return np.concatenate([cepstra.mean(0), spread, np.log(spread + 1e-3), percentiles]).astype(np.float32)
-
-
-@lru_cache
-def _bands() -> NDArray[np.float32]:
-    """Triangular filters [bands, bins], equally spaced from 0 to 8 kHz."""
-    edges = np.linspace(0, FFT // 2, BANDS + 2)
-    distance = np.abs(np.arange(FFT // 2 + 1) - edges[1:-1, None])
-    filters: NDArray[np.float32] = np.clip(1 - distance / (edges[1] - edges[0]), 0, None).astype(np.float32)
-    return filters
+    x = cepstra(audio, levels)[:, :CEPSTRA]
+    spread = np.concatenate([x.std(0), np.diff(x, axis=0).std(0)])
+    percentiles = np.percentile(x, [10, 50, 90], axis=0).ravel()
+    return np.concatenate([x.mean(0), spread, np.log(spread + 1e-3), percentiles]).astype(np.float32)
 
 
 class Teacher:
     """Extremely randomised trees and a logistic regression, fitted to labelled crops; added as log odds."""
 
-    def __init__(self, batches: Batches, seed: int) -> None:
+    def __init__(self, batches: Batches, levels: NDArray[np.float32], seed: int) -> None:
+        self.levels = levels
         crops = [batches[step] for step in range(len(batches))]
-        x = np.stack([statistics(audio) for group, _ in crops for audio in group.numpy()])
+        x = np.stack([statistics(audio, levels) for group, _ in crops for audio in group.numpy()])
         labels = torch.cat([group for _, group in crops]).numpy()
         self.mean, self.deviation = x.mean(0), x.std(0)
         self.trees = ExtraTreesClassifier(
@@ -65,7 +52,7 @@ class Teacher:
 
     def __call__(self, audio: Audio) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """[batch, samples] -> probability of bona fide [batch], scaled statistics [batch, 480]."""
-        x = np.stack([statistics(one) for one in audio])
+        x = np.stack([statistics(one, self.levels) for one in audio])
         scaled = (x - self.mean) / self.deviation
         p = self.trees.predict_proba(x)[:, 1].clip(0.01, 0.99)
         log_odds = np.log(p / (1 - p)) + self.linear.decision_function(scaled)

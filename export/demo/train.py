@@ -2,10 +2,10 @@
 
     python export/demo/train.py --corpus DIR --work DIR [--minutes M]
 
-One schedule, two stages: a dense warm-up, in which the encoder learns to tell log spectra; then
-classification. Its targets come from classifiers over cepstral statistics (teacher.py); spectra and those
-statistics are predicted beside it. `--work` holds everything: vocoded copies, the checkpoint (the same command
-goes on from it), `history.jsonl`, and `detector.safetensors` under the official key names, renewed as it goes.
+The encoder's weights are computed (spectral_start.py); transformer and back-end learn. Their targets come from
+classifiers over cepstral statistics (teacher.py), and those statistics are predicted beside them. `--work` holds
+everything: vocoded copies, the checkpoint (the same command goes on from it), `history.jsonl`, and
+`detector.safetensors` under the official key names, renewed as it goes.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import copy
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +22,25 @@ import torch.nn.functional as F
 from augment import Audio
 from data import WINDOW, Batches, Clip, read_corpus, repeat, vocoded_copies
 from safetensors.torch import save_file
-from spectral_start import CHANNELS, delay_line, start_as_spectrum
+from spectral_start import CHANNELS, start_as_cepstra
+from spectrum import usual_levels
 from teacher import STATISTICS, Lessons, Teacher
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from nes2net_calib.metrics import equal_error_rate
-from nes2net_export.models.config import FRAME_FIELD, FRAME_HOP, ModelConfig
+from nes2net_export.models.config import ModelConfig
 from nes2net_export.models.detector import Detector
 from nes2net_export.state_dict import official_state_dict
 
 CONFIG = ModelConfig(
     family="wav2vec2",
-    conv_channels=(*CHANNELS, 256, 192),
+    conv_channels=CHANNELS,
     conv_bias=True,
     width=192,
     layers=3,
     attention_heads=4,
-    feed_forward=512,
+    feed_forward=384,
     pos_conv_kernel=32,
     pos_conv_groups=16,
     aggregation="last",
@@ -60,54 +62,34 @@ PAIRS = 5  # of labelled crops of 1.5 s in a batch, fewer when crops are longer;
 TEACHER_PAIRS = 8  # in a batch of the teacher
 ROUNDS = 3  # of vocoded copies
 RATE = 1e-3  # of learning, at its peak
-WARM_UP = 0.04  # of the time: spectra only
-SPECTRA_WEIGHT, STATISTICS_WEIGHT = 0.2, 1.0  # of their losses beside classification
+STATISTICS_WEIGHT = 1.0  # of their squared error beside classification
 TEACHER_STEPS = 800  # batches that the teacher sees
 MEMORY = 0.998  # of the average over steps that is evaluated and kept
 MAX_STEPS = 10**7
 
 
 class Training(nn.Module):
-    """The detector, and linear heads that predict log spectra and clip statistics while it trains."""
+    """The detector, and a linear head that predicts clip statistics while it trains."""
 
     def __init__(self) -> None:
         super().__init__()
         self.detector = Detector(CONFIG)
-        self.spectra = nn.Linear(CONFIG.conv_channels[-1], FRAME_FIELD // 2 + 1)
-        self.statistics = nn.Linear(CONFIG.width, STATISTICS)
+        self.statistics = nn.Linear(self.detector.backend.classifier.in_features, STATISTICS)
 
-    def losses(
-        self, audio: Tensor, target: Tensor, spectra: Tensor, statistics: Tensor, classify: bool
-    ) -> Tensor:
-        """Errors of spectra, statistics and class (the last two 0 during the warm-up): [3]."""
-        frames = self.encode(audio)
-        dense = F.mse_loss(self.spectra(frames).float(), spectra)
-        if not classify:
-            return torch.stack([dense, torch.zeros(()), torch.zeros(())])
-        features = self.detector.context(frames)
-        with torch.autocast("cpu", enabled=False):  # deviations lose too much in bfloat16
-            pooled = self.detector.backend.pool(features.float())
-        logits = self.detector.backend.classifier(pooled).float()
-        entropy = F.cross_entropy(logits, torch.stack([1 - target, target], 1))
-        return torch.stack([dense, F.mse_loss(self.statistics(pooled).float(), statistics), entropy])
-
-    def encode(self, audio: Tensor) -> Tensor:
-        """The encoder with its delay line held fixed: [batch, samples] -> [batch, frames, channels]."""
-        x = audio.unsqueeze(1)
-        fixed = len(delay_line(self.detector.encoder))
+    def losses(self, audio: Tensor, target: Tensor, statistics: Tensor) -> Tensor:
+        """Squared error of the statistics, cross-entropy of the class: [2]."""
         with torch.no_grad():
-            for layer in self.detector.encoder.layers[:fixed]:
-                x = layer(x)
-        for layer in self.detector.encoder.layers[fixed:]:
-            x = layer(x)
-        return x.transpose(1, 2)
+            frames = self.detector.encoder(audio)
+        pooled = self.detector.backend.pool(self.detector.context(frames))
+        logits = self.detector.backend.classifier(pooled)
+        entropy = F.cross_entropy(logits, torch.stack([1 - target, target], 1))
+        return torch.stack([F.mse_loss(self.statistics(pooled), statistics), entropy])
 
-
-def log_spectra(audio: Tensor) -> Tensor:
-    """Log power of each encoder frame's 400 samples: [batch, samples] -> [batch, frames, 201]."""
-    frames = audio.unfold(1, FRAME_FIELD, FRAME_HOP) * torch.hann_window(FRAME_FIELD)
-    power: Tensor = torch.fft.rfft(frames).abs().square()
-    return (power + 1e-6).log()
+    def computed(self) -> Iterator[nn.Parameter]:
+        """Parameters that are computed, not trained."""
+        context = self.detector.context.network
+        for part in (self.detector.encoder, context.input_norm, context.projection):
+            yield from part.parameters()
 
 
 @torch.no_grad()
@@ -119,9 +101,8 @@ def score(detector: Detector, clips: list[Clip]) -> Audio:
     return scores
 
 
-def evaluate(detector: Detector, clips: list[Clip]) -> float:
-    """EER of the first windows."""
-    scores, bonafide = score(detector.eval(), clips), np.array([clip.bonafide for clip in clips])
+def eer(scores: Audio, clips: list[Clip]) -> float:
+    bonafide = np.array([clip.bonafide for clip in clips])
     return equal_error_rate(scores[bonafide], scores[~bonafide]).rate
 
 
@@ -156,15 +137,17 @@ def main() -> None:
     train, dev = read_corpus(args.corpus, "train"), read_corpus(args.corpus, "dev")
     copies = vocoded_copies(train, args.work / "vocoded", ROUNDS, args.seed)
     batches = Batches(train, copies, MAX_STEPS, PAIRS, args.seed)
-    first = Batches(train, copies, TEACHER_STEPS, TEACHER_PAIRS, args.seed + 1)
-    lessons = Lessons(batches, Teacher(first, args.seed))
-    crops = torch.cat([batches[i][0][:, :24_000] for i in range(16)])  # for the usual level of each band
+    speech = np.concatenate([batches[i][0].numpy()[:, :24_000] for i in range(16)])
+    levels = usual_levels(speech)
+    teacher = Teacher(Batches(train, copies, TEACHER_STEPS, TEACHER_PAIRS, args.seed + 1), levels, args.seed)
+    answers = np.concatenate([teacher(repeat(clip.samples(), WINDOW)[None])[0] for clip in dev])
+    print(json.dumps({"teacher_dev_eer": round(eer(answers, dev), 4)}), flush=True)
 
     model = Training()
-    start_as_spectrum(model.detector.encoder, crops)
-    usual = log_spectra(crops)
-    mean, deviation = usual.mean((0, 1)), usual.std((0, 1))
-    delay_line(model.detector.encoder).requires_grad_(False)
+    left = start_as_cepstra(model.detector, levels, speech)
+    print(json.dumps({"cepstra_variance_left": round(left, 4)}), flush=True)
+    for p in model.computed():
+        p.requires_grad_(False)
     average = copy.deepcopy(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.02)
@@ -180,23 +163,22 @@ def main() -> None:
         step, minutes = saved["step"], saved["minutes"]
 
     loader = DataLoader(
-        Subset(lessons, range(step, MAX_STEPS)), batch_size=None, num_workers=1, prefetch_factor=6
+        Subset(Lessons(batches, teacher), range(step, MAX_STEPS)),
+        batch_size=None,
+        num_workers=1,
+        prefetch_factor=6,
     )
-    sums, since, saved_at = np.zeros(3), 0, minutes
-    weights = torch.tensor([SPECTRA_WEIGHT, STATISTICS_WEIGHT, 1.0])
+    sums, since, saved_at = np.zeros(2), 0, minutes
     clock = time.monotonic()
     for audio, target, statistics in loader:
         progress = minutes / args.minutes
         if progress >= 1:
             break
-        classify = progress >= WARM_UP
         for group in optimizer.param_groups:
             group["lr"] = schedule(progress)
         model.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            spectra = (log_spectra(audio) - mean) / deviation
-            losses = model.losses(audio, target, spectra, statistics, classify)
-        loss = losses @ (weights if classify else torch.tensor([1.0, 0.0, 0.0]))
+        losses = model.losses(audio, target, statistics)
+        loss = STATISTICS_WEIGHT * losses[0] + losses[1]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 2.0)
@@ -215,10 +197,9 @@ def main() -> None:
             record = {
                 "step": step,
                 "minutes": round(minutes, 2),
-                "spectra": round(sums[0] / since, 4),
-                "statistics": round(sums[1] / since, 4),
-                "entropy": round(sums[2] / since, 4),
-                "dev_eer": round(evaluate(average.detector, dev), 4),
+                "statistics": round(sums[0] / since, 4),
+                "entropy": round(sums[1] / since, 4),
+                "dev_eer": round(eer(score(average.detector.eval(), dev), dev), 4),
             }
             print(json.dumps(record), flush=True)
             with (args.work / "history.jsonl").open("a") as history:
@@ -235,7 +216,7 @@ def main() -> None:
             checkpoint.with_suffix(".part").rename(checkpoint)
             heads = {"attention_heads": str(CONFIG.attention_heads)}
             save_file(official_state_dict(average.detector), args.work / "detector.safetensors", heads)
-            sums, since, saved_at, clock = np.zeros(3), 0, minutes, time.monotonic()
+            sums, since, saved_at, clock = np.zeros(2), 0, minutes, time.monotonic()
 
 
 if __name__ == "__main__":
