@@ -2,8 +2,8 @@
 
     python export/demo/evaluate.py --corpus ../shared/corpus --split dev
 
-`eval` is for reporting only: nothing is ever chosen by it. Utterances are scored by the papers' protocol, `first`.
-The last line of stdout is one JSON document.
+`eval` is for reporting only: nothing is ever chosen by it. Utterances are scored by the papers' protocol,
+`first`. The last line of stdout is one JSON document.
 """
 
 import csv

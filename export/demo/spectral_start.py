@@ -1,15 +1,17 @@
-"""An encoder that is a cepstral analysis (spectrum.py), written into the weights of a wav2vec 2.0 feature encoder.
+"""A cepstral analysis (spectrum.py) written into the weights of a wav2vec 2.0 feature encoder.
 
-Layer norms after every convolution take level and spectrum away from a randomly initialised encoder; one of this size
-would need days to learn around that, and far more speech than there is. So its weights are computed, and stay:
+Layer norms after every convolution take level and spectrum away from a randomly initialised encoder; one of
+this size would need days to learn around that, and far more speech than there is. So its weights are
+computed, and stay:
 
-    layer            0    1    2    3    4      delay line: samples carried as pairs (GELU(x), GELU(-x)),
-    samples carried  5   10   24   60  140      whose difference is x exactly; every 5, 10, 20, 40, 80 samples
-    layer 5          80 bands of 100 Hz in three phases, every 160 samples; its norm is a gain control with a floor
-    layer 6          magnitudes (rectified phases add up to them), mean of two; six knots for each band
+    layers 0 to 4    a delay line: 5, 10, 24, 60, 140 samples, every 5, 10, 20, 40, 80, carried as pairs
+                     (GELU(x), GELU(-x)), whose difference is x exactly
+    layer 5          80 bands of 100 Hz in three phases, every 160 samples; its norm is a gain control
+    layer 6          magnitudes (rectified phases add up to them), two averaged; six knots for each band
     projection       a piecewise linear logarithm from the knots, and its cosine transform: 80 cepstra
 
-Spare channels with constants hold each norm's deviation, and others its mean, so that the norm changes nothing.
+Spare channels with constants hold each norm's deviation, and others its mean, so that the norm changes
+nothing.
 """
 
 import math
@@ -42,8 +44,8 @@ RECTIFIED = PHASES / math.pi  # sum of three rectified phases of a sinusoid, rel
 def start_as_cepstra(detector: Detector, levels: NDArray[np.float32], speech: Audio) -> float:
     """Set encoder, input norm and projection in place; they need no training.
 
-    `levels`: usual level of each band; `speech` [clips, samples] for the fit of the logarithm. Returns the part of
-    the cepstra's variance that the fit leaves, on average.
+    `levels`: usual level of each band; `speech` [clips, samples] for the fit of the logarithm. Returns the
+    part of the cepstra's variance that the fit leaves, on average.
     """
     encoder, context = detector.encoder, detector.context.network
     _delay_line(encoder)
@@ -133,8 +135,8 @@ def _signs(count: int) -> Tensor:
 def _from_pairs(rows: Tensor, conv: nn.Conv1d, hop: int, before: int) -> Tensor:
     """Weights [row, channel, tap] that give `rows` [row, sample] times the samples carried by the inputs.
 
-    Inputs carry `before` samples every `hop`: tap t has samples [hop t, hop t + before); each sample is taken from
-    the last tap that has it.
+    Inputs carry `before` samples every `hop`: tap t has samples [hop t, hop t + before); each sample is taken
+    from the last tap that has it.
     """
     weight = torch.zeros(len(rows), conv.in_channels, conv.kernel_size[0])
     for sample in range(rows.shape[1]):

@@ -1,8 +1,8 @@
 """The teacher: classifiers over statistics of cepstra, and the lessons that a network learns from them.
 
-Trees and a strongly regularised logistic regression over a clip's statistics generalise to new speakers far better
-than a network trained on the same few labels does, and err on different clips. A network that learns their function,
-on crops of the corpus and on scrambled ones where no label holds, takes over part of that.
+Trees and a strongly regularised logistic regression over a clip's statistics generalise to new speakers far
+better than a network trained on the same few labels does, and err on different clips. A network that learns
+their function, on crops of the corpus and on scrambled ones where no label holds, takes over part of that.
 """
 
 import numpy as np

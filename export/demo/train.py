@@ -2,10 +2,10 @@
 
     python export/demo/train.py --corpus DIR --work DIR [--minutes M]
 
-The encoder's weights are computed (spectral_start.py); transformer and back-end learn. Their targets come from
-classifiers over cepstral statistics (teacher.py), and those statistics are predicted beside them. `--work` holds
-everything: vocoded copies, the checkpoint (the same command goes on from it), `history.jsonl`, and
-`detector.safetensors` under the official key names, renewed as it goes.
+The encoder's weights are computed (spectral_start.py); transformer and back-end learn. Their targets come
+from classifiers over cepstral statistics (teacher.py), and those statistics are predicted beside them.
+`--work` holds everything: vocoded copies, the checkpoint (the same command goes on from it),
+`history.jsonl`, and `detector.safetensors` under the official key names, renewed as it goes.
 """
 
 import argparse
