@@ -16,5 +16,5 @@ echo "2. The bundle scores a human and a synthetic clip; no torch is needed from
 run nes2net-run --bundle "$out" docs/examples/human.flac docs/examples/synthetic.flac --receipt
 echo
 echo "A score is the detector's bona fide logit: the higher, the more human. Compare the two files rather than"
-echo "one with zero: this small demo detector was trained on an hour of audio, and its scores are not calibrated."
+echo "one with zero: this small demo detector was trained on 44 minutes of speech, and its scores are not calibrated."
 echo "Your own audio: $BIN/nes2net-run --bundle $out FILE-OR-FOLDER"

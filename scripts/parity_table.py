@@ -45,7 +45,8 @@ def through_the_commands(
     golden: dict, goldens: Path, waveforms: np.lib.npyio.NpzFile, folder: Path
 ) -> np.ndarray:
     """Scores of all waveforms, in order."""
-    command = [sys.executable, "-m", "nes2net_export", "--checkpoint", goldens / golden["checkpoint"], "-o", folder / "bundle"]
+    command = [sys.executable, "-m", "nes2net_export", "-o", folder / "bundle"]
+    command += ["--checkpoint", goldens / golden["checkpoint"]]
     command += [f"--attention-heads={golden['ssl']['heads']}", f"--dilation={golden['backend']['dilation']}"]
     command += [f"--activation={golden['backend']['activation'].lower()}"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -54,7 +55,8 @@ def through_the_commands(
         for i, waveform in enumerate(waveforms[name]):
             files.append(folder / f"{name}_{i}.wav")
             soundfile.write(files[-1], waveform, 16_000, subtype="PCM_16")
-    command = [sys.executable, "-m", "nes2net_runtime", "-b", folder / "bundle", "--segment=full", "--format=jsonl", *files]
+    command = [sys.executable, "-m", "nes2net_runtime", "-b", folder / "bundle"]
+    command += ["--segment=full", "--format=jsonl", *files]
     lines = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ).stdout.splitlines()
