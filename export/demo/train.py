@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,34 +30,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from nes2net_calib.metrics import equal_error_rate
-from nes2net_export.models.config import ModelConfig
 from nes2net_export.models.detector import Detector
+from nes2net_export.random_models import XLSR_300M
 from nes2net_export.state_dict import official_state_dict
 
-CONFIG = ModelConfig(
-    family="wav2vec2",
+CONFIG = replace(
+    XLSR_300M,
     conv_channels=CHANNELS,
-    conv_bias=True,
     width=192,
     layers=3,
     attention_heads=4,
     feed_forward=384,
     pos_conv_kernel=32,
-    pos_conv_groups=16,
-    aggregation="last",
-    aggregation_bottleneck=0,
-    backend="nes2net-x",
     outer_splits=4,
     inner_splits=4,
     se_bottleneck=8,
     pooling="astp",
     pooling_bottleneck=32,
-    logits=2,
-    bonafide_logit=1,
-    dilation=2,
-    activation="relu",
-    normalize_waveform=False,
-    window_samples=WINDOW,
 )
 PAIRS = 5  # of labelled crops of 1.5 s in a batch, fewer when crops are longer; twice as many scrambled ones
 TEACHER_PAIRS = 8  # in a batch of the teacher
