@@ -205,7 +205,9 @@ def main() -> None:
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").rename(checkpoint)
             heads = {"attention_heads": str(CONFIG.attention_heads)}
-            save_file(official_state_dict(average.detector), args.work / "detector.safetensors", heads)
+            part = args.work / "detector.part"
+            save_file(official_state_dict(average.detector), part, heads)
+            part.rename(args.work / "detector.safetensors")
             sums, since, saved_at, clock = np.zeros(2), 0, minutes, time.monotonic()
 
 

@@ -1,6 +1,5 @@
 """Checkpoints from a file or the Hugging Face hub, as a flat state dict of official keys."""
 
-import os
 import re
 import socket
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 import safetensors
@@ -36,6 +36,10 @@ class Checkpoint:
 
 def read_checkpoint(source: str) -> Checkpoint:
     """Read FILE or hf:REPO[/FILE]; raises CheckpointError with the reason in one line."""
+    try:
+        source.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{source!a}: not a name in UTF-8; rename the file") from error
     path = download(source.removeprefix("hf:")) if source.startswith("hf:") else Path(source)
     try:
         state, metadata = _read(path)
@@ -61,7 +65,7 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
         )
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError("a Git LFS pointer, not the checkpoint itself: run git lfs pull")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         try:
             with safetensors.safe_open(path, "pt") as file:
                 return safetensors.torch.load_file(path), dict(file.metadata() or {})
@@ -99,7 +103,8 @@ def _flatten(state: Any) -> dict[str, Tensor]:
     others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(f"not a state dict: {others[0]!r} is no tensor")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+    parallel = all(str(key).startswith("module.") for key in state)
+    return {str(key).removeprefix("module.") if parallel else str(key): value for key, value in state.items()}
 
 
 def download(name: str) -> Path:
@@ -115,6 +120,8 @@ def download(name: str) -> Path:
             cached = huggingface_hub.try_to_load_from_cache(owner_repo, file)
             if isinstance(cached, str):
                 return Path(cached)
+        elif constants.is_offline_mode():
+            return _only_cached(owner_repo)
         _require_hub(constants.ENDPOINT, constants.is_offline_mode())
         return Path(huggingface_hub.hf_hub_download(owner_repo, file or _only_checkpoint(owner_repo)))
     except errors.HFValidationError as error:
@@ -125,7 +132,9 @@ def download(name: str) -> Path:
         ) from error
     except errors.RemoteEntryNotFoundError as error:
         raise CheckpointError(f"hf:{owner_repo}: has no file {file}") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # of the hub, of files, and whatever its HTTP client raises
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"hf:{name}: not downloaded ({reason})") from error
 
@@ -133,21 +142,39 @@ def download(name: str) -> Path:
 def _only_checkpoint(repo: str) -> str:
     import huggingface_hub
 
-    files = [f for f in huggingface_hub.HfApi().list_repo_files(repo) if f.endswith(SUFFIXES)]
-    if len(files) != 1:
-        listed = ", ".join(files) or "none"
+    return _one(repo, huggingface_hub.HfApi().list_repo_files(repo))
+
+
+def _only_cached(repo: str) -> Path:
+    import huggingface_hub
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"hf:{repo}: HF_HUB_OFFLINE is set and nothing of it is in the cache"
+        ) from error
+    return folder / _one(repo, [path.relative_to(folder).as_posix() for path in folder.rglob("*")])
+
+
+def _one(repo: str, files: list[str]) -> str:
+    checkpoints = [file for file in files if file.endswith(SUFFIXES)]
+    if len(checkpoints) != 1:
+        listed = ", ".join(checkpoints) or "none"
         raise CheckpointError(f"hf:{repo}: name the checkpoint, hf:{repo}/FILE; there are: {listed}")
-    return files[0]
+    return checkpoints[0]
 
 
 def _require_hub(endpoint: str, offline: bool) -> None:
     """huggingface_hub retries for 20 seconds before it gives up; one look tells whether that can help."""
     url = urlsplit(endpoint)
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    if (proxy := getproxies().get(url.scheme)) and not proxy_bypass(url.hostname or ""):
+        url = urlsplit(proxy)
     problem = "HF_HUB_OFFLINE is set" if offline else None
-    if not offline and not proxied:
+    if not offline:
+        port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            socket.create_connection((url.hostname or "", url.port or 443), timeout=5).close()
+            socket.create_connection((url.hostname or "", port), timeout=5).close()
         except OSError:
             problem = f"{url.hostname} can't be reached"
     if problem:

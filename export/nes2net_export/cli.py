@@ -8,6 +8,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from nes2net_runtime.bundle_writer import check_free
 from nes2net_runtime.commands import installed_versions, one_line_errors, run_app
 from nes2net_runtime.errors import CheckpointError
 
@@ -35,9 +36,9 @@ def export(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|hf:REPO[/FILE]|random:NAME",
-            help="A .pth, .pt or .safetensors file as the authors publish it, a Hugging Face repository, or "
-            "random weights for benchmarks (random:xlsr-300m, random:wavlm-large).",
+            metavar="SOURCE",
+            help="A .pth, .pt or .safetensors file as the authors publish it; hf:OWNER/REPO[/FILE] on the "
+            "Hugging Face hub; or random weights for benchmarks: random:xlsr-300m, random:wavlm-large.",
             show_default="the demo detector",
         ),
     ] = None,
@@ -55,26 +56,31 @@ def export(
         float,
         typer.Option(
             min=0.0,
+            max=1.0,
             help="Largest relative difference from torch; past it nothing is written and the exit code is 4.",
         ),
     ] = 1e-3,
     attention_heads: Annotated[
         int | None,
-        typer.Option(min=1, help="Attention heads of a wav2vec 2.0 front-end.", rich_help_panel=UNTOLD),
+        typer.Option(min=1, help="Attention heads of a wav2vec 2.0 front-end: 16.", rich_help_panel=UNTOLD),
     ] = None,
     dilation: Annotated[
         int | None,
-        typer.Option(min=1, help="Dilation of the back-end's convolutions.", rich_help_panel=UNTOLD),
+        typer.Option(
+            min=1,
+            help="Dilation of the back-end's convolutions: 2 with XLS-R, 1 with WavLM.",
+            rich_help_panel=UNTOLD,
+        ),
     ] = None,
     activation: Annotated[
         Literal["relu", "selu"] | None,
-        typer.Option(help="Activation of the back-end.", rich_help_panel=UNTOLD),
+        typer.Option(help="Activation of the back-end: relu.", rich_help_panel=UNTOLD),
     ] = None,
     normalize_waveform: Annotated[
         bool | None,
         typer.Option(
             "--normalize-waveform/--no-normalize-waveform",
-            help="Whether each window is brought to zero mean and unit variance.",
+            help="Whether each window is brought to zero mean and unit variance: with CtrSVDD only.",
             rich_help_panel=UNTOLD,
         ),
     ] = None,
@@ -88,7 +94,8 @@ def export(
 
     Every stage is compared with torch at several lengths and batch sizes before anything is written.
 
-    Exit codes: 0 done, 2 wrong usage, 3 the checkpoint or folder can't be used, 4 the comparison failed.
+    Exit codes: 0 done, 2 wrong usage, 3 the checkpoint or folder can't be used, 4 the comparison failed,
+    130 interrupted.
     """
     try:
         from nes2net_export.export import export_onnx
@@ -102,17 +109,12 @@ def export(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     start = time.perf_counter()
     with console.status("loading") as status:
-
-        def progress(step: str) -> None:
-            status.update(step)
-            if not console.is_terminal:
-                console.print(f"{time.perf_counter() - start:6.1f} s  {step}")
-
-        progress("loading")
+        if output is not None:
+            check_free(output, force)  # before minutes of work
         untold = Untold(attention_heads, dilation, activation, normalize_waveform)
         loaded = load_source(checkpoint, untold)
         target = output or Path(f"{loaded.name}.nes2net")
-        manifest = export_onnx(loaded, target, opset, single_graph, force, max_parity, progress)
+        manifest = export_onnx(loaded, target, opset, single_graph, force, max_parity, status.update)
     size = sum(file.bytes for file in manifest.files)
     console.print(
         f"{target}: {size / 1e6:.1f} MB, parity with torch {manifest.parity.worst:.1e} "

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import onnx
@@ -24,9 +24,10 @@ from nes2net_runtime.bundle import (
 )
 from nes2net_runtime.bundle_writer import list_files, new_bundle, write_manifest
 from nes2net_runtime.commands import installed_versions
+from nes2net_runtime.sessions import DISTRIBUTIONS as RUNTIMES
 
 EXTERNAL_BYTES = 1 << 24  # larger weights go to FILE.data, where they can be mapped into memory
-DISTRIBUTIONS = ("nes2net-edge", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
+DISTRIBUTIONS = ("nes2net-edge", "torch", "onnx", "onnxscript", "onnxsim", *RUNTIMES)
 
 
 def export_onnx(
@@ -60,7 +61,7 @@ def export_onnx(
         manifest = Manifest(
             schema=SCHEMA,
             name=target.name.removesuffix(".nes2net"),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             versions=installed_versions(*DISTRIBUTIONS),
             source=loaded.source,
             model=config.as_dict(),

@@ -32,7 +32,9 @@ def load_source(checkpoint: str | None, untold: Untold) -> Loaded:
         name = checkpoint.removeprefix("random:")
         source = Source(checkpoint=checkpoint, sha256=None, random=True)
         return Loaded(random_detector(name), source, f"random-{name}")
-    read = read_checkpoint(checkpoint or str(DEMO))
+    if checkpoint == "":
+        raise CheckpointError("--checkpoint is empty: name a file, or leave it out for the demo detector")
+    read = read_checkpoint(str(DEMO) if checkpoint is None else checkpoint)
     try:
         config = infer_config(read.state, _with_metadata(untold, read.metadata))
         detector = load_detector(read.state, config)
@@ -45,5 +47,8 @@ def load_source(checkpoint: str | None, untold: Untold) -> Loaded:
 def _with_metadata(untold: Untold, metadata: Mapping[str, str]) -> Untold:
     """Options win; then what a .safetensors file says of itself."""
     if untold.attention_heads is None and "attention_heads" in metadata:
-        return replace(untold, attention_heads=int(metadata["attention_heads"]))
+        heads = metadata["attention_heads"]
+        if not heads.isdecimal() or int(heads) < 1:
+            raise CheckpointError(f"its metadata says attention_heads={heads!r}, not a number of heads")
+        return replace(untold, attention_heads=int(heads))
     return untold

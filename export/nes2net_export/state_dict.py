@@ -38,11 +38,11 @@ class Untold:
     normalize_waveform: bool | None = None
 
 
-# Official defaults of the families: dilation, waveform normalisation, window, index of the bona fide logit.
+# Official defaults of the families: dilation, waveform normalisation, window, logits (bona fide is the last).
 DEFAULTS: dict[Recipe, tuple[int, bool, int, int]] = {
-    "itw": (2, False, 64_600, 1),  # Nes2Net_ASVspoof_ITW, main: XLS-R
-    "asvspoof5": (1, False, 64_600, 1),  # its branch asvspoof5: WavLM
-    "ctrsvdd": (1, True, 64_000, 0),  # Nes2Net: WavLM through s3prl
+    "itw": (2, False, 64_600, 2),  # Nes2Net_ASVspoof_ITW, main: XLS-R
+    "asvspoof5": (1, False, 64_600, 2),  # its branch asvspoof5: WavLM
+    "ctrsvdd": (1, True, 64_000, 1),  # Nes2Net: WavLM through s3prl
 }
 XLSR_HEADS = 16  # of every XLS-R; WavLM's are read from `grep_a`
 
@@ -54,11 +54,11 @@ def recognise(state: StateDict) -> Recipe:
         raise CheckpointError(
             f"not a Nes2Net detector: no key starts with {BACK_END!r} (first key: {example})"
         )
-    if f"{FRONT_END}encoder.layers.0.fc1.weight" in state:
-        gated = f"{FRONT_END}encoder.layers.0.self_attn.grep_a" in state
-        return "asvspoof5" if gated else "itw"
-    if f"{FRONT_END_S3PRL}encoder.layers.0.fc1.weight" in state:
+    if any(key.startswith(f"{FRONT_END_S3PRL}encoder.layers.") for key in state):
         return "ctrsvdd"
+    layers = [key for key in state if key.startswith(f"{FRONT_END}encoder.layers.")]
+    if layers:
+        return "asvspoof5" if any(".grep_" in key for key in layers) else "itw"
     raise CheckpointError(f"not a Nes2Net detector: no front-end under {FRONT_END!r} or {FRONT_END_S3PRL!r}")
 
 
@@ -68,30 +68,39 @@ def infer_config(state: StateDict, untold: Untold = Untold()) -> ModelConfig:
     Raises CheckpointError where a key that decides something is missing or contradicts another.
     """
     recipe = recognise(state)
-    dilation, normalize, window, bonafide_logit = DEFAULTS[recipe]
+    dilation, normalize, window, logits = DEFAULTS[recipe]
     prefix = FRONT_END_S3PRL if recipe == "ctrsvdd" else FRONT_END
 
-    def shape(key: str) -> tuple[int, ...]:
+    def shape(key: str, dimensions: int) -> tuple[int, ...]:
         if key not in state:
             raise CheckpointError(f"key missing: {key}")
-        return tuple(state[key].shape)
+        sizes = tuple(state[key].shape)
+        if len(sizes) != dimensions or 0 in sizes:
+            raise CheckpointError(f"{key} is {list(sizes)}, expected {dimensions} dimensions, none empty")
+        return sizes
 
-    def count(pattern: str) -> int:
-        """How many consecutive numbers, from 0, stand for `{}` in some key."""
-        expression = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
+    def some(prefix: str) -> bool:
+        return any(key.startswith(prefix) for key in state)
+
+    def count(prefix: str) -> int:
+        """How many consecutive numbers, from 0, follow `prefix` in some key."""
+        expression = re.compile(re.escape(prefix) + r"(\d+)\.")
         found = {int(m.group(1)) for key in state if (m := expression.match(key))}
-        return next(n for n in range(len(found) + 1) if n not in found)
+        for n in range(len(found)):
+            if n not in found:
+                raise CheckpointError(f"keys missing: {prefix}{n}.*")
+        return len(found)
 
     if f"{prefix}feature_extractor.conv_layers.0.2.weight" in state:
         raise CheckpointError(
             "a feature encoder with group norm (wav2vec 2.0 or WavLM Base); "
             "only layer-norm models fit (XLS-R, WavLM Large)"
         )
-    convs = [shape(f"{prefix}feature_extractor.conv_layers.{i}.0.weight") for i in range(7)]
-    width = shape(f"{prefix}post_extract_proj.weight")[0]
-    grouped = shape(prefix + POS_CONV_DIRECTION)  # [width, width / groups, kernel]
+    convs = [shape(f"{prefix}feature_extractor.conv_layers.{i}.0.weight", 3) for i in range(7)]
+    width = shape(f"{prefix}post_extract_proj.weight", 2)[0]
+    grouped = shape(prefix + POS_CONV_DIRECTION, 3)  # [width, width / groups, kernel]
     wavlm = recipe != "itw"
-    heads = shape(f"{prefix}encoder.layers.0.self_attn.grep_a")[1] if wavlm else XLSR_HEADS
+    heads = shape(f"{prefix}encoder.layers.0.self_attn.grep_a", 4)[1] if wavlm else XLSR_HEADS
     if wavlm and untold.attention_heads not in (None, heads):
         raise CheckpointError(f"this WavLM has {heads} attention heads, not {untold.attention_heads}")
     heads = untold.attention_heads or heads
@@ -99,34 +108,40 @@ def infer_config(state: StateDict, untold: Untold = Untold()) -> ModelConfig:
         raise CheckpointError(
             f"{heads} attention heads do not divide the width {width}: give --attention-heads"
         )
-    buckets = shape(f"{prefix}encoder.layers.0.self_attn.relative_attention_bias.weight")[0] if wavlm else 0
+    bias_table = f"{prefix}encoder.layers.0.self_attn.relative_attention_bias.weight"
+    buckets = shape(bias_table, 2)[0] if wavlm else 0
 
     aggregation = _aggregation(state) if recipe == "ctrsvdd" else "last"
     bottleneck_key = {"sea": "fc_att_merge.0.weight", "attm": "W2"}.get(aggregation)
 
-    group = shape(f"{BACK_END}bns.0.weight")[0]
+    group = shape(f"{BACK_END}bns.0.weight", 1)[0]
+    if width % group:
+        raise CheckpointError(f"{BACK_END}bns.0.weight is [{group}], which does not divide the width {width}")
     pooling_bottleneck = f"{BACK_END}pooling.linear1.weight"
-    logits = shape(f"{BACK_END}fc.weight")[0]
+    astp = some(f"{BACK_END}pooling.")
+    if (found := shape(f"{BACK_END}fc.weight", 2)[0]) != logits:
+        raise CheckpointError(f"{found} logits, where detectors of this family ({recipe}) have {logits}")
+    block = f"{BACK_END}Build_in_Res2Nets.0."
     return ModelConfig(
         family="wavlm" if wavlm else "wav2vec2",
         conv_channels=tuple(c[0] for c in convs),
-        conv_bias=f"{prefix}feature_extractor.conv_layers.0.0.bias" in state,
+        conv_bias=any(f"{prefix}feature_extractor.conv_layers.{i}.0.bias" in state for i in range(7)),
         width=width,
-        layers=count(f"{prefix}encoder.layers.{{}}.fc1.weight"),
+        layers=count(f"{prefix}encoder.layers."),
         attention_heads=heads,
-        feed_forward=shape(f"{prefix}encoder.layers.0.fc1.weight")[0],
+        feed_forward=shape(f"{prefix}encoder.layers.0.fc1.weight", 2)[0],
         pos_conv_kernel=grouped[2],
         pos_conv_groups=grouped[0] // grouped[1],
         aggregation=aggregation,
-        aggregation_bottleneck=shape(AGGREGATION + bottleneck_key)[0] if bottleneck_key else 0,
-        backend="nes2net-x" if f"{BACK_END}Build_in_Res2Nets.0.weighted_sum.0" in state else "nes2net",
+        aggregation_bottleneck=shape(AGGREGATION + bottleneck_key, 2)[0] if bottleneck_key else 0,
+        backend="nes2net-x" if some(f"{block}weighted_sum.") else "nes2net",
         outer_splits=width // group,
-        inner_splits=1 + count(f"{BACK_END}Build_in_Res2Nets.0.convs.{{}}.weight"),
-        se_bottleneck=shape(f"{BACK_END}Build_in_Res2Nets.0.se.se.1.weight")[0],
-        pooling="astp" if pooling_bottleneck in state else "mean",
-        pooling_bottleneck=shape(pooling_bottleneck)[0] if pooling_bottleneck in state else 0,
+        inner_splits=1 + count(f"{block}convs."),
+        se_bottleneck=shape(f"{block}se.se.1.weight", 3)[0],
+        pooling="astp" if astp else "mean",
+        pooling_bottleneck=shape(pooling_bottleneck, 3)[0] if astp else 0,
         logits=logits,
-        bonafide_logit=min(bonafide_logit, logits - 1),
+        bonafide_logit=logits - 1,
         dilation=untold.dilation or dilation,
         activation=untold.activation or "relu",
         normalize_waveform=normalize if untold.normalize_waveform is None else untold.normalize_waveform,
@@ -138,7 +153,7 @@ def infer_config(state: StateDict, untold: Untold = Untold()) -> ModelConfig:
 
 def _aggregation(state: StateDict) -> Aggregation:
     for name, keys in AGGREGATIONS.items():
-        if keys and AGGREGATION + next(iter(keys)) in state:
+        if any(AGGREGATION + key in state for key in keys):
             return name
     raise CheckpointError("no layer aggregation: no key of SEA, WeightedSum or AttM")
 
@@ -148,13 +163,17 @@ def load_detector(state: StateDict, config: ModelConfig) -> Detector:
 
     Every key is loaded, or known and unused. One CheckpointError names what is missing, unknown or misshapen.
     """
+    used = {key: tensor for key, tensor in state.items() if not UNUSED.fullmatch(key)}
+    _require_numbers(used)
     state = fold_weight_norm(state, front_end_prefix(config))
     table = key_table(config)
     detector = Detector(config)
     ours = detector.state_dict()
     # Nes2Net-X: the sums (1, 1, 1, n) are vectors here
     tensors = {
-        key: state[key].reshape(-1) if ".weighted_sum." in key else state[key]
+        key: state[key].squeeze((0, 1, 2))
+        if ".weighted_sum." in key and state[key].dim() == 4
+        else state[key]
         for key in table
         if key in state
     }
@@ -171,10 +190,6 @@ def load_detector(state: StateDict, config: ModelConfig) -> Detector:
         raise CheckpointError(
             "; ".join(f"{len(keys)} keys {what}: {_some(keys)}" for what, keys in faults if keys)
         )
-    nonfinite = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
-    if nonfinite:
-        raise CheckpointError(f"{len(nonfinite)} tensors hold NaN or infinity: {_some(nonfinite)}")
-
     weights = {table[key]: tensor.float().contiguous() for key, tensor in tensors.items()}
     detector.load_state_dict(
         {**ours, **weights}, assign=True
@@ -208,8 +223,27 @@ def fold_weight_norm(state: StateDict, prefix: str) -> dict[str, Tensor]:
         )
     direction = direction.to(torch.float64)
     norm = direction.norm(dim=(0, 1), keepdim=True)
+    if not norm.all():
+        raise CheckpointError(f"{prefix}{POS_CONV_DIRECTION} is zero at a tap: no direction")
     folded[f"{prefix}encoder.pos_conv.0.weight"] = (gain.to(torch.float64) * direction / norm).float()
     return folded
+
+
+def _require_numbers(state: StateDict) -> None:
+    """Raise CheckpointError unless all tensors are dense, real and finite, and variances not negative."""
+    odd = [
+        k
+        for k, t in state.items()
+        if t.layout != torch.strided or t.is_quantized or not t.is_floating_point()
+    ]
+    if odd:
+        raise CheckpointError(f"{len(odd)} tensors are not dense floating-point numbers: {_some(odd)}")
+    infinite = [key for key, tensor in state.items() if not tensor.float().isfinite().all()]
+    if infinite:
+        raise CheckpointError(f"{len(infinite)} tensors hold NaN or infinity: {_some(infinite)}")
+    negative = [key for key, tensor in state.items() if key.endswith(".running_var") and (tensor < 0).any()]
+    if negative:
+        raise CheckpointError(f"{len(negative)} variances are negative: {_some(negative)}")
 
 
 def _some(keys: list[str], limit: int = 3) -> str:

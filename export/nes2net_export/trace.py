@@ -13,7 +13,6 @@ from nes2net_export.models.config import FRAME_FIELD, FRAME_HOP
 from nes2net_export.models.detector import Detector
 
 StageName = Literal["encoder", "context", "backend", "detector"]
-OPSETS = range(18, 24)
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,13 @@ def new_bundle(target: Path, force: bool = False) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clean_up(target)
-        _check_free(target, force)
+        check_free(target, force)
         partial.mkdir()
     except OSError as error:
         raise BundleError(f"{target}: can't be written ({error.strerror})") from error
     try:
         yield partial
-        _check_free(target, force)
+        check_free(target, force)
         if target.exists():
             target.rename(old)
         try:
@@ -65,7 +65,12 @@ def new_bundle(target: Path, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check_free(target: Path, force: bool) -> None:
+def check_free(target: Path, force: bool) -> None:
+    """Raise BundleError where a bundle can't be written to `target`, or only with `force`."""
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise BundleError(f"{str(target)!a}: not a name in UTF-8; choose another -o") from error
     if target.is_symlink() or (target.exists() and not (target / MANIFEST).is_file()):
         raise BundleError(f"{target}: exists and is not a bundle; choose another -o")
     if target.exists() and not force:

@@ -16,6 +16,7 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 from nes2net_export.cli import app as export_app
+from nes2net_export.parity import relative_error
 from nes2net_runtime import Detector
 from nes2net_runtime.bundle import read_bundle
 from nes2net_runtime.cli import app as run_app
@@ -135,6 +136,23 @@ def test_a_failed_comparison_writes_nothing_and_exits_with_4(committed_goldens, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("bound", ["inf", "-1", "2"])
+def test_a_bound_that_bounds_nothing_is_wrong_usage(tmp_path: Path, bound: str) -> None:
+    assert export("--max-parity", bound, "-o", tmp_path / "x").exit_code == 2
+
+
+def test_nan_anywhere_is_no_parity() -> None:
+    good, bad = np.zeros(3, np.float32), np.array([0, np.nan, 0], np.float32)
+    assert relative_error(good, good) == 0
+    assert relative_error(good, bad) == relative_error(bad, good) == relative_error(bad, bad) == np.inf
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_any_work(committed_goldens, tmp_path: Path) -> None:
+    result = export_golden(committed_goldens, committed_goldens.entries[0], Path(f"{tmp_path}/\udcff"))
+    assert result.exit_code == 3
+    assert "UTF-8" in result.stderr
+
+
 def test_what_is_there_is_kept_without_force(bundle: Path, committed_goldens, tmp_path: Path) -> None:
     before = (bundle / "manifest.json").read_bytes()
     result = export_golden(committed_goldens, committed_goldens.entries[0], bundle)
@@ -186,11 +204,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(committed_goldens, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_is_the_manifest_and_progress_stays_on_stderr(committed_goldens, tmp_path: Path) -> None:
+def test_json_is_the_manifest_and_progress_is_for_terminals(committed_goldens, tmp_path: Path) -> None:
     result = export_golden(committed_goldens, committed_goldens.entries[0], tmp_path / "x", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == json.loads((tmp_path / "x" / "manifest.json").read_text())
-    assert "tracing encoder" in result.stderr
+    assert "tracing" not in result.stderr
 
 
 @pytest.mark.parametrize(
