@@ -1,5 +1,7 @@
 """`nes2net-export`: a published checkpoint becomes a verified bundle."""
 
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +21,9 @@ UNTOLD = "What a checkpoint does not tell (default: what the family's authors us
 
 def main() -> None:
     """Entry point of `nes2net-export`."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # clean up behind a stopped export
     run_app(app, "nes2net-export")
 
 

@@ -165,29 +165,43 @@ def test_what_is_there_is_kept_without_force(bundle: Path, committed_goldens, tm
     assert (tmp_path / "letters.txt").exists()
 
 
-@pytest.mark.slow
-def test_a_killed_export_leaves_nothing_that_looks_whole(committed_goldens, tmp_path: Path) -> None:
-    golden, target = committed_goldens.entries[0], tmp_path / "golden.nes2net"
-    command = [
-        sys.executable,
-        "-m",
-        "nes2net_export",
-        "--checkpoint",
-        str(committed_goldens.checkpoint(golden)),
-    ]
+def interrupt(goldens, golden, target: Path, number: signal.Signals) -> int:
+    """Send a signal to an export that has written its first stage; its exit code."""
+    command = [sys.executable, "-m", "nes2net_export", "--checkpoint", str(goldens.checkpoint(golden))]
     command += ["--attention-heads", "4", "-o", str(target)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".golden.nes2net.partial-*/encoder.onnx")):
+    while not list(target.parent.glob(f".{target.name}.partial-*/encoder.onnx")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    return process.wait()
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_nothing_that_looks_whole(committed_goldens, tmp_path: Path) -> None:
+    golden, target = committed_goldens.entries[0], tmp_path / "golden.nes2net"
+    interrupt(committed_goldens, golden, target, signal.SIGKILL)
     assert not target.exists()
 
     result = export_golden(committed_goldens, golden, target)  # the next one cleans up
     assert result.exit_code == 0, result.output
     assert [p.name for p in tmp_path.iterdir()] == ["golden.nes2net"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_export_leaves_nothing(
+    committed_goldens, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    golden = committed_goldens.entries[0]
+    assert interrupt(committed_goldens, golden, tmp_path / "x", number) == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_transforms_need_no_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; from nes2net_export.transforms import simplify"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
