@@ -111,12 +111,15 @@ def export(
             f"{error.name} is not installed: pip install 'nes2net-edge[export,cpu]' makes bundles"
         ) from error
 
+    untold = Untold(attention_heads, dilation, activation, normalize_waveform)
+    if (checkpoint or "").startswith("random:") and untold != Untold():
+        raise typer.BadParameter(f"{checkpoint} has a fixed shape: leave out the options that describe one")
+
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     start = time.perf_counter()
     with console.status("loading") as status:
         if output is not None:
             check_free(output, force)  # before minutes of work
-        untold = Untold(attention_heads, dilation, activation, normalize_waveform)
         loaded = load_source(checkpoint, untold)
         target = output or Path(f"{loaded.name}.nes2net")
         manifest = export_onnx(loaded, target, opset, single_graph, force, max_parity, status.update)

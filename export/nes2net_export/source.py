@@ -23,12 +23,11 @@ class Loaded:
 
 
 def load_source(checkpoint: str | None, untold: Untold) -> Loaded:
-    """Load FILE, hf:REPO[/FILE], random:NAME, or with None the demo detector; raises CheckpointError."""
+    """Load FILE, hf:REPO[/FILE], random:NAME, or with None the demo detector; raises CheckpointError.
+
+    `untold` does not apply to random:NAME, whose shape is fixed.
+    """
     if checkpoint is not None and checkpoint.startswith("random:"):
-        if untold != Untold():
-            raise CheckpointError(
-                f"{checkpoint}: its shape is fixed; leave out the options that describe one"
-            )
         name = checkpoint.removeprefix("random:")
         source = Source(checkpoint=checkpoint, sha256=None, random=True)
         return Loaded(random_detector(name), source, f"random-{name}")

@@ -233,6 +233,7 @@ def test_json_is_the_manifest_and_progress_is_for_terminals(committed_goldens, t
     [
         (["--checkpoint", "none.pth"], 3, "No such file"),
         (["--checkpoint", "random:gpt"], 3, "random:xlsr-300m"),
+        (["--checkpoint", "random:xlsr-300m", "--dilation", "1"], 2, "fixed shape"),
         (["--to", "tflite"], 2, "tflite"),
         (["--opset", "12"], 2, "opset"),
     ],
