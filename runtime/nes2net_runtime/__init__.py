@@ -1,6 +1,6 @@
 """Torch-free runtime for Nes2Net speech deepfake detectors: `Detector(bundle).score_files([...])`."""
 
-from nes2net_runtime.detector import Detector, FileResult, Score
+from nes2net_runtime.detector import Detector
 from nes2net_runtime.errors import (
     AudioError,
     BundleError,
@@ -11,6 +11,7 @@ from nes2net_runtime.errors import (
     ProtocolError,
     ProviderError,
 )
+from nes2net_runtime.results import FileResult, Score
 
 __all__ = [
     "AudioError",

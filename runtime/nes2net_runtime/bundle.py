@@ -28,6 +28,13 @@ MANIFEST = "manifest.json"
 DEMO = Path(__file__).parent / "demo.nes2net"
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+CalibrationRule = Literal["first", "full", "windows"]  # calibrated one by one: each hears other audio
+# The bounds keep an llr finite, whatever the score.
+Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
+Count = Annotated[int, Meta(ge=1)]
+Prior = Annotated[float, Meta(gt=0, lt=1)]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +112,41 @@ class Parity(Record, frozen=True):
     cases: list[ParityCase]
 
 
+class Costs(Record, frozen=True):
+    """What a threshold minimises: the cost of errors at this share of spoofs."""
+
+    prior_spoof: Prior
+    miss: Positive  # of a bona fide rejected
+    false_alarm: Positive  # of a spoof accepted
+
+
+class Provenance(Record, frozen=True):
+    """The labelled audio that a calibration was fitted on, and how it did there."""
+
+    protocol: str  # the list's name
+    sha256: str  # of the list
+    bonafide: Count  # trials
+    spoof: Count
+    speakers: Count | None  # None: the list does not name them
+    eer: Annotated[float, Meta(ge=0, le=1)]
+    cllr_before: NotNegative  # bits: of the scores as they are
+    cllr_after: NotNegative
+    created: str  # UTC, ISO 8601
+
+
+class Calibration(Record, frozen=True, kw_only=True):
+    """From a score to a decision, for one segment rule: llr = slope * score + offset."""
+
+    slope: Positive  # natural log, positive = bona fide
+    offset: Number
+    prior_spoof: Prior  # the share of spoofs that p_spoof assumes
+    threshold: Number  # on the llr: bona fide from there on
+    chosen_by: str  # how the threshold was: "EER", "spoof accepted <= 1 %"
+    costs: Costs | None = None  # that chose it, where costs did
+    min_seconds: NotNegative  # the shortest audio that it was fitted on
+    provenance: Provenance
+
+
 class Manifest(Record, frozen=True):
     """`manifest.json`."""
 
@@ -120,6 +162,7 @@ class Manifest(Record, frozen=True):
     files: list[File]
     stages: list[Stage]
     parity: Parity
+    calibration: dict[CalibrationRule, Calibration] | None = None
 
     def with_files(self, files: list[File]) -> "Manifest":
         """The same manifest with these files."""
@@ -204,19 +247,25 @@ def _check_stages(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path / MANIFEST}: the score is logit {manifest.score.bonafide_logit} of {shape}")
 
 
-def _check_file(bundle: Path, file: File) -> None:
-    relative = PurePosixPath(file.path)
+def check_place(bundle: Path, path: str) -> Path:
+    """Where a file of the bundle is; raises BundleError for a place outside, or behind a link."""
+    relative = PurePosixPath(path)
     if (
         relative.is_absolute()
         or ".." in relative.parts
-        or re.search(r"[\\:\x00]", file.path)
+        or re.search(r"[\\:\x00]", path)
         or not relative.parts
     ):
-        raise BundleError(f"{bundle}: the manifest names a path outside the bundle: {file.path!r}")
+        raise BundleError(f"{bundle}: the manifest names a path outside the bundle: {path!r}")
     full = bundle / relative
     for part in (full, *full.parents[: len(relative.parts) - 1]):
         if part.is_symlink():
             raise BundleError(f"{part}: a link; bundles hold plain files only")
+    return full
+
+
+def _check_file(bundle: Path, file: File) -> None:
+    full = check_place(bundle, file.path)
     if not full.is_file():
         raise BundleError(f"{full}: missing")
     if (size := full.stat().st_size) != file.bytes:

@@ -1,16 +1,27 @@
-"""Writing bundles: in a temporary sibling that is renamed when it is whole."""
+"""Writing bundles: in a temporary sibling that is renamed when it is whole; later additions, file by file."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from nes2net_runtime.bundle import MANIFEST, File, Manifest, sha256
+from nes2net_runtime.bundle import (
+    MANIFEST,
+    Bundle,
+    Calibration,
+    CalibrationRule,
+    File,
+    Manifest,
+    check_place,
+    read_bundle,
+    sha256,
+)
 from nes2net_runtime.errors import BundleError
 
 
@@ -25,8 +36,65 @@ def list_files(folder: Path) -> list[File]:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, replacing an old one in one step."""
     new = folder / f".{MANIFEST}.new"
-    new.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    new.write_bytes(encode_manifest(folder, manifest))
     new.replace(folder / MANIFEST)
+
+
+def encode_manifest(folder: Path, manifest: Manifest) -> bytes:
+    """The text of `manifest.json`; raises BundleError for one that would not be read back."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    try:
+        msgspec.json.decode(text, type=Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{folder / MANIFEST}: not written: {error}") from error
+    return text
+
+
+def add_calibration(
+    path: Path, calibration: Mapping[CalibrationRule, Calibration], documents: Mapping[str, bytes]
+) -> Bundle:
+    """Add calibrations, and documents by their path in the bundle; what is there by that name is replaced.
+
+    Everything is first written beside its place. Then these move into place: a manifest without the documents
+    that change, the documents, the manifest with them. So the bundle is whole at every moment; a process that
+    is killed leaves it with the old calibration, and perhaps without an old report.
+
+    Raises BundleError for random weights, and where the bundle can't be written.
+    """
+    old = read_bundle(path).manifest
+    if old.source.random:
+        raise BundleError(f"{path}: has random weights; only a trained detector can be calibrated")
+    kept = [file for file in old.files if file.path not in documents]
+    added = [
+        File(path=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in documents.items()
+    ]
+    new = msgspec.structs.replace(
+        old,
+        calibration={**(old.calibration or {}), **calibration},
+        files=sorted([*kept, *added], key=lambda file: file.path),
+    )
+    steps = [
+        (path / MANIFEST, encode_manifest(path, old.with_files(kept))),
+        *((check_place(path, name), content) for name, content in documents.items()),
+        (path / MANIFEST, encode_manifest(path, new)),
+    ]
+    written: list[Path] = []
+    try:
+        for i, (place, content) in enumerate(steps):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            written.append(place.with_name(f".{place.name}.new-{i}"))
+            written[-1].write_bytes(content)
+        for beside, (place, _) in zip(written, steps, strict=True):
+            beside.replace(place)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: can't be written ({error.strerror}); -o writes a calibrated copy elsewhere"
+        ) from error
+    finally:
+        for beside in written:
+            beside.unlink(missing_ok=True)
+    return read_bundle(path)
 
 
 @contextmanager

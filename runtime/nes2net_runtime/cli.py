@@ -18,7 +18,7 @@ from nes2net_runtime.detector import Detector
 from nes2net_runtime.errors import NoAudioError
 from nes2net_runtime.info import damaged_files, receipt_lines, write_info
 from nes2net_runtime.output import Format, make_score_writer, make_writer, write_record
-from nes2net_runtime.progress import ScoringProgress, totals_line
+from nes2net_runtime.progress import ScoringProgress, meaning_lines, totals_line, why_no_labels
 from nes2net_runtime.records import ReceiptRecord
 from nes2net_runtime.segments import FRAME_HOP, MIN_SAMPLES, SegmentRule, round_hop
 from nes2net_runtime.sessions import DISTRIBUTIONS, Provider, available_providers
@@ -28,10 +28,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 AUDIO = "Which audio is scored"
 RUN = "How it runs"
 OUTPUT = "What is printed"
-MEANING = (
-    "score: mean over the windows of the bona fide logit, higher = more human. This detector is not "
-    "calibrated: scores order recordings, and no threshold comes with them."
-)
 
 
 def main() -> None:
@@ -181,8 +177,18 @@ def run(
 ) -> None:
     """Score audio files: is this speech human or synthetic?
 
-    A score is the detector's bona fide logit: higher is more human. It orders recordings; a threshold that
-    means something must be chosen on labelled audio like yours.
+    A **score** is the detector's bona fide logit: higher is more human. It orders recordings, no more. Where
+    nes2net-calib has calibrated the bundle on labelled audio, there also are:
+
+    - **llr**, the log-likelihood ratio: how much likelier such audio is from a human than from a machine
+      (natural log; 0: as likely from either). It does not depend on how common spoofs are.
+
+    - **p_spoof**, the probability that this is a spoof, 0 to 1. It depends on how common spoofs are: the
+      calibration assumes a share, and where spoofs are rarer, p_spoof is too high.
+
+    - **label**, bonafide or spoof: on which side of the calibration's threshold the llr is.
+
+    `--info` shows that share and the threshold. All of them hold for audio like that of the calibration.
 
     Exit codes: 0 all done, 1 an input failed (the others were scored), 2 wrong usage or no audio found,
     3 the bundle or provider can't be used, 130 interrupted.
@@ -200,9 +206,10 @@ def run(
         raise typer.Exit(Exit.USAGE)
 
     detector = Detector(loaded, provider, threads)
+    calibrations = detector.calibrations(segment, window_samples)
     with ExitStack() as files:
         out = open_output(output, files) if output else sys.stdout
-        writers = [make_writer(format, out)]
+        writers = [make_writer(format, out, bool(calibrations))]
         progress = files.enter_context(ScoringProgress(len(inputs)))
         if scores:
             writers.append(make_score_writer(open_output(scores, files), progress.say))
@@ -231,7 +238,10 @@ def run(
             typer.echo(line, err=True)
     typer.echo(totals_line(totals, detector.stages.provider, detector.stages.threads), err=True)
     if format == "text":
-        typer.echo(MEANING, err=True)
+        for line in meaning_lines(calibrations, segment):
+            typer.echo(line, err=True)
+    if reason := why_no_labels(loaded.manifest, segment, window_samples):
+        typer.echo(reason, err=True)
     if totals.failed:
         raise typer.Exit(Exit.INPUT_FAILED)
 

@@ -4,10 +4,8 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from statistics import fmean
 from typing import get_args
 
 import numpy as np
@@ -22,8 +20,10 @@ from nes2net_runtime.audio import (
     read_blocks,
     resampler,
 )
-from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
+from nes2net_runtime.bundle import DEMO, Bundle, Calibration, read_bundle
+from nes2net_runtime.decisions import pick_calibration, usable_calibrations
 from nes2net_runtime.errors import AudioError
+from nes2net_runtime.results import FileResult, Score
 from nes2net_runtime.segments import MIN_SAMPLES, Cut, Segment, SegmentRule, cut, round_hop
 from nes2net_runtime.sessions import Provider, Receipt, Stages
 
@@ -33,38 +33,6 @@ ACCELERATOR_BATCH = 8  # segments at once; on a CPU one at a time is as fast, an
 NOT_FINITE = "the detector's output is not a finite number; is the audio far too loud?"
 # Segments that wait for others of their length: at most this many samples (64 MiB), then all are scored.
 MAX_WAITING = 1 << 24
-
-
-@dataclass(frozen=True)
-class Score:
-    """The score of one segment. Times in seconds of the signal; higher is more human."""
-
-    start: float
-    end: float
-    score: float  # the bona fide logit, as the official scripts print it
-    tail: bool = False  # end-aligned window after the last one on the grid
-
-
-@dataclass
-class FileResult:
-    """All scores of a file, or of one of its channels; `error` says why there are none."""
-
-    file: str
-    channel: int | None = None  # counted from 1, None for the mix
-    seconds: float = 0.0  # of audio that was read
-    scores: list[Score] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    error: AudioError | None = None
-
-    @property
-    def mean(self) -> float:
-        """Mean score: the file's score in a score file."""
-        return fmean(score.score for score in self.scores)
-
-    @property
-    def lowest(self) -> Score:
-        """The least human segment."""
-        return min(self.scores, key=lambda score: score.score)
 
 
 class Detector:
@@ -86,6 +54,13 @@ class Detector:
     def receipt(self) -> Receipt:
         """What the detector really runs on."""
         return self.stages.receipt()
+
+    def calibrations(
+        self, segment: SegmentRule = "windows", window_samples: int | None = None
+    ) -> dict[SegmentRule, Calibration]:
+        """The calibrations that such segments may have, by rule; empty: scores come without labels."""
+        manifest = self.bundle.manifest
+        return usable_calibrations(manifest, segment, window_samples or manifest.audio.window_samples)
 
     def score(
         self,
@@ -121,7 +96,9 @@ class Detector:
         scores = [score for batch in batches for score in self._run(batch)]
         if not all(isfinite(score.score) for score in scores):
             raise AudioError(f"waveform: {NOT_FINITE}")
-        return scores
+        result = FileResult("waveform", scores=scores)
+        self._calibrate(result, how)
+        return result.scores
 
     def score_files(
         self,
@@ -136,7 +113,8 @@ class Detector:
     ) -> Iterator[FileResult]:
         """Score files and folders in order, in bounded memory; a file that fails gives a result with `error`.
 
-        Segments of equal length share a batch, over files too; `on_segment` is called for each score.
+        Segments of equal length share a batch, over files too; `on_segment` is called for each score, not
+        calibrated yet.
         """
         how = self._cut(segment, hop, window_samples, max_seconds)
         if channels not in ("mix", "each") and (not isinstance(channels, int) or channels < 1):
@@ -148,9 +126,9 @@ class Detector:
                 if result.error is None:
                     self._read(result, how, queue)
                 queue.close(result)
-                yield from queue.done()
+                yield from self._calibrated(queue.done(), how)
         queue.flush()
-        yield from queue.done()
+        yield from self._calibrated(queue.done(), how)
 
     def _cut(self, rule: SegmentRule, hop: float, window_samples: int | None, max_seconds: float) -> Cut:
         window = window_samples or self.bundle.manifest.audio.window_samples
@@ -175,6 +153,20 @@ class Detector:
         else:
             if silent:
                 result.warnings.append("all silent (every sample is zero): the score means nothing")
+
+    def _calibrated(self, results: Iterator[FileResult], how: Cut) -> Iterator[FileResult]:
+        for result in results:
+            if result.error is None:
+                self._calibrate(result, how)
+            yield result
+
+    def _calibrate(self, result: FileResult, how: Cut) -> None:
+        """Calibrate a result, where the bundle has a calibration that holds for such audio."""
+        usable = self.calibrations(how.rule, how.window)
+        heard = result.scores[-1].end  # seconds: a file's last window ends where the file does
+        calibration = pick_calibration(usable, how.rule, how.window, heard, result.warnings)
+        if calibration is not None:
+            result.calibrate(calibration)
 
     def _run(self, segments: Sequence[Segment]) -> list[Score]:
         """Score segments of equal length as one batch."""

@@ -6,7 +6,8 @@ from typing import Any, TextIO
 
 import msgspec
 
-from nes2net_runtime.bundle import Bundle, sha256
+from nes2net_runtime.bundle import Bundle, Manifest, sha256
+from nes2net_runtime.decisions import CALIBRATE
 from nes2net_runtime.sessions import Receipt, available_providers, import_onnxruntime, onnxruntime_owners
 from nes2net_runtime.threads import usable_threads
 
@@ -24,6 +25,36 @@ def machine() -> dict[str, Any]:
         "devices": devices,
         "threads": usable_threads(),
     }
+
+
+def calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """What each segment rule's calibration does, and where it comes from."""
+    if not manifest.calibration:
+        return [("calibration", f"none; {CALIBRATE}")]
+    rows = []
+    for rule, c in manifest.calibration.items():
+        p = c.provenance
+        costs = c.costs and (
+            f" (bona fide rejected {c.costs.miss:g}, spoof accepted {c.costs.false_alarm:g}, "
+            f"{100 * c.costs.prior_spoof:g} % spoofs)"
+        )
+        speakers = f", {p.speakers} speakers" if p.speakers else ""
+        rows += [
+            (
+                f"calibration {rule}",
+                f"llr = {c.slope:.4g} x score {'-' if c.offset < 0 else '+'} {abs(c.offset):.4g}",
+            ),
+            ("  label", f"bonafide from llr {c.threshold:+.4g} on; chosen by {c.chosen_by}{costs or ''}"),
+            ("  p_spoof", f"if {100 * c.prior_spoof:g} % of recordings are spoofs"),
+            ("  holds for", f"audio of {c.min_seconds:.2f} s or more"),
+            ("  fitted on", f"{p.protocol}: {p.bonafide} bona fide, {p.spoof} spoof{speakers}; {p.created}"),
+            ("  protocol sha256", p.sha256),
+            (
+                "  there",
+                f"EER {100 * p.eer:.2f} %, Cllr {p.cllr_before:.3f} before, {p.cllr_after:.3f} after",
+            ),
+        ]
+    return rows
 
 
 def damaged_files(bundle: Bundle) -> list[str]:
@@ -63,6 +94,7 @@ def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -
             f"{m.audio.window_samples} samples ({window:g} s), waveform normalised: {m.audio.normalize}",
         ),
         ("score", m.score.meaning),
+        *calibration_rows(m),
         ("precision", m.precision),
         ("stages", ", ".join(f"{stage.name} ({stage.file})" for stage in m.stages)),
         ("parity with torch", f"{m.parity.worst:.1e} relative (bound {m.parity.bound:g})"),

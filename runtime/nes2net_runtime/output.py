@@ -1,26 +1,29 @@
 """Writers of results: text for people, JSONL and CSV for programs, the official two-column score file."""
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TextIO
 
 import msgspec
+import typer
 
-from nes2net_runtime.detector import FileResult
 from nes2net_runtime.records import AnyRecord, file_record, printable, records_of
+from nes2net_runtime.results import FileResult
 
 Format = Literal["text", "jsonl", "csv"]
 Writer = Callable[[FileResult], None]
 
-CSV_COLUMNS = ("file", "channel", "start", "end", "score", "tail", "error")
+CSV_COLUMNS = ("file", "channel", "start", "end", "score", "llr", "p_spoof", "label", "tail", "error")
+COLOURS = {"bonafide": typer.colors.GREEN, "spoof": typer.colors.RED}
 
 
-def make_writer(format: Format, out: TextIO) -> Writer:
-    """A function that writes one result, flushed."""
+def make_writer(format: Format, out: TextIO, calibrated: bool) -> Writer:
+    """A function that writes one result, flushed; text has labels where the detector is `calibrated`."""
     match format:
         case "text":
-            return _text_writer(out)
+            return _label_writer(out) if calibrated else _text_writer(out)
         case "jsonl":
             return _jsonl_writer(out)
         case "csv":
@@ -59,12 +62,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
+def _name(result: FileResult) -> str:
+    file = printable(result.file)
+    return file if result.channel is None else f"{file} (channel {result.channel})"
+
+
 def _text_writer(out: TextIO) -> Writer:
     out.write(f"{'score':>8}  {'lowest':>8}  {'at':>9}  {'windows':>7}  file\n")
 
     def write(result: FileResult) -> None:
-        file = printable(result.file)
-        name = file if result.channel is None else f"{file} (channel {result.channel})"
+        name = _name(result)
         if result.error is None:
             r = file_record(result)
             out.write(f"{r.score:+8.3f}  {r.lowest:+8.3f}  {clock(r.lowest_at):>9}  {r.segments:7}  {name}\n")
@@ -73,6 +80,36 @@ def _text_writer(out: TextIO) -> Writer:
         out.flush()
 
     return write
+
+
+def _label_writer(out: TextIO) -> Writer:
+    coloured = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def line(label: str, p_spoof: str, score: str, lowest: str, at: str, spoof: str, name: str) -> None:
+        shown = f"{label:8}"
+        if coloured and label in COLOURS:
+            shown = typer.style(shown, fg=COLOURS[label])
+        out.write(f"{shown}  {p_spoof:>7}  {score:>8}  {lowest:>8}  {at:>9}  {spoof:>13}  {name}\n")
+        out.flush()
+
+    def write(result: FileResult) -> None:
+        if result.error is not None:
+            line("failed", "", "", "", "", "", _name(result))
+            return
+        r = file_record(result)
+        spoof = f"{'-' if r.spoof_segments is None else r.spoof_segments} of {r.segments}"
+        scores = f"{r.score:+.3f}", f"{r.lowest:+.3f}"
+        line(r.label or "-", _probability(r.p_spoof), *scores, clock(r.lowest_at), spoof, _name(result))
+
+    line("label", "p_spoof", "score", "lowest", "at", "spoof windows", "file")
+    return write
+
+
+def _probability(p: float | None) -> str:
+    """Three digits, and never a 0 or 1 that it is not."""
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else ">0.999" if p > 0.999 else f"{p:.3f}"
 
 
 def _jsonl_writer(out: TextIO) -> Writer:
@@ -90,9 +127,10 @@ def _csv_writer(out: TextIO) -> Writer:
     def write(result: FileResult) -> None:
         file = printable(result.file)
         if result.error is not None:
-            rows.writerow([file, result.channel, "", "", "", "", printable(str(result.error))])
+            rows.writerow([file, result.channel, *[""] * 7, printable(str(result.error))])
         for s in result.scores:
-            rows.writerow([file, result.channel, s.start, s.end, s.score, int(s.tail), ""])
+            decision = (s.llr, s.p_spoof, s.label)  # empty where None
+            rows.writerow([file, result.channel, s.start, s.end, s.score, *decision, int(s.tail), ""])
         out.flush()
 
     return write

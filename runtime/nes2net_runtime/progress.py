@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -9,9 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nes2net_runtime.audio import audio_info
-from nes2net_runtime.detector import FileResult, Score
+from nes2net_runtime.bundle import Calibration, Manifest
+from nes2net_runtime.decisions import CALIBRATE
 from nes2net_runtime.output import clock
 from nes2net_runtime.records import SummaryRecord, printable
+from nes2net_runtime.results import FileResult, Score
+from nes2net_runtime.segments import SegmentRule
 
 
 class ScoringProgress:
@@ -97,6 +101,32 @@ def totals_line(totals: SummaryRecord, provider: str, threads: int) -> str:
         f"{clock(totals.audio_seconds)} of audio in {totals.wall_seconds:.1f} s ({speed:.0f}x real time) "
         f"on {provider}, {_count(threads, 'thread')}"
     )
+
+
+def meaning_lines(usable: Mapping[SegmentRule, Calibration], segment: SegmentRule) -> list[str]:
+    """What the numbers of the table mean; `usable`: the run's calibrations by rule."""
+    lines = [
+        f"label{'' if rule == segment else ' of audio shorter than a window'}: bonafide from a mean llr of "
+        f"{c.threshold:+.3g} on ({c.chosen_by}); p_spoof assumes that {100 * c.prior_spoof:g} % of recordings "
+        "are spoofs."
+        for rule, c in sorted(usable.items(), key=lambda item: item[0] != segment)
+    ]
+    return [*lines, "score, lowest: mean and minimum of the windows' bona fide logits, higher = more human."]
+
+
+def why_no_labels(manifest: Manifest, segment: SegmentRule, window_samples: int | None) -> str | None:
+    """Why files have no labels; None where the bundle is calibrated for such segments."""
+    window = manifest.audio.window_samples
+    if not manifest.calibration:
+        return f"not calibrated: scores order recordings, and no labels come with them; {CALIBRATE}."
+    if segment != "full" and window_samples not in (None, window):
+        return f"not calibrated for windows of {window_samples} samples but of {window}: no labels."
+    if segment not in manifest.calibration:
+        rules = ", ".join(manifest.calibration)
+        short = segment == "windows" and "first" in manifest.calibration
+        where = " but on audio shorter than a window" if short else ""
+        return f"not calibrated for --segment {segment} (only {rules}): no labels{where}; {CALIBRATE}."
+    return None
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from nes2net_runtime.detector import FileResult, Score
+from nes2net_runtime.decisions import Label
+from nes2net_runtime.results import FileResult, Score
 from nes2net_runtime.sessions import Receipt
 
 SCHEMA = 1
@@ -24,6 +25,9 @@ class ScoreRecord(_Record, frozen=True, tag="score"):
     start: float
     end: float
     score: float
+    llr: float | None  # natural log, positive = bona fide; null, as the next two: not calibrated
+    p_spoof: float | None  # at the calibration's prior
+    label: Label | None
     tail: bool  # end-aligned window after the last on the grid
 
 
@@ -35,6 +39,10 @@ class FileRecord(_Record, frozen=True, tag="file"):
     seconds: float  # of audio read
     segments: int
     score: float  # mean
+    llr: float | None  # mean; null, as the next three: not calibrated
+    p_spoof: float | None
+    label: Label | None
+    spoof_segments: int | None  # labelled spoof
     lowest: float
     lowest_at: float  # seconds
     warnings: list[str]
@@ -91,6 +99,10 @@ def file_record(result: FileResult) -> FileRecord:
         seconds=round(result.seconds, 6),
         segments=len(result.scores),
         score=result.mean,
+        llr=result.llr,
+        p_spoof=result.p_spoof,
+        label=result.label,
+        spoof_segments=result.spoof_segments,
         lowest=result.lowest.score,
         lowest_at=result.lowest.start,
         warnings=result.warnings,
@@ -104,6 +116,9 @@ def _score_record(result: FileResult, score: Score) -> ScoreRecord:
         start=score.start,
         end=score.end,
         score=score.score,
+        llr=score.llr,
+        p_spoof=score.p_spoof,
+        label=score.label,
         tail=score.tail,
     )
 
