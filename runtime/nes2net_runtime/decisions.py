@@ -75,7 +75,7 @@ def pick_calibration(
     needed = min(calibration.min_seconds, window) if hears == "first" else calibration.min_seconds
     if seconds < needed:
         warnings.append(
-            f"{seconds:.2f} s of audio, and calibrated for {needed:.2f} s or more: a score, but no label"
+            f"shorter than the {needed:.2f} s that the calibration holds from: a score, but no label"
         )
         return None
     return calibration

@@ -105,12 +105,13 @@ def totals_line(totals: SummaryRecord, provider: str, threads: int) -> str:
 
 def meaning_lines(usable: Mapping[SegmentRule, Calibration], segment: SegmentRule) -> list[str]:
     """What the numbers of the table mean; `usable`: the run's calibrations by rule."""
-    lines = [
-        f"label{'' if rule == segment else ' of audio shorter than a window'}: bonafide from a mean llr of "
-        f"{c.threshold:+.3g} on ({c.chosen_by}); p_spoof assumes that {100 * c.prior_spoof:g} % of recordings "
-        "are spoofs."
-        for rule, c in sorted(usable.items(), key=lambda item: item[0] != segment)
-    ]
+    lines = []
+    for rule, c in sorted(usable.items(), key=lambda item: item[0] != segment):
+        audio = "" if rule == segment else " of audio shorter than a window"
+        lines.append(
+            f"label{audio}: bonafide from a mean llr of {c.threshold:+.3g} on ({c.chosen_by}); "
+            f"p_spoof assumes that {100 * c.prior_spoof:g} % of recordings are spoofs."
+        )
     return [*lines, "score, lowest: mean and minimum of the windows' bona fide logits, higher = more human."]
 
 

@@ -1,16 +1,33 @@
-"""Fixtures of the runtime's tests: two and a half seconds of noise, a file of it, the command."""
+"""Fixtures of the runtime's tests: noise, a file of it, bundles with and without calibration, the command."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
 
 import nes2net_runtime
+from nes2net_runtime.bundle import DEMO, MANIFEST, Calibration
+
+PROVENANCE = {
+    "protocol": "dev.tsv",
+    "sha256": "ab" * 32,
+    "bonafide": 1000,
+    "spoof": 2100,
+    "speakers": 24,
+    "eer": 0.052,
+    "cllr_before": 0.71,
+    "cllr_after": 0.21,
+    "created": "2026-12-01T10:00:00+00:00",
+}
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +41,45 @@ def good(tmp_path: Path, noise: np.ndarray) -> Path:
     """A file that nothing is wrong with."""
     soundfile.write(tmp_path / "good.flac", noise, 16_000)
     return tmp_path / "good.flac"
+
+
+@pytest.fixture
+def uncalibrated(tmp_path: Path) -> Path:
+    """A copy of the demo bundle without calibration."""
+    bundle = Path(shutil.copytree(DEMO, tmp_path / "bundle.nes2net"))
+    edit_manifest(bundle, lambda manifest: manifest.pop("calibration", None))
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def entry() -> Callable[..., dict[str, Any]]:
+    """(changes) -> a calibration as the manifest has it."""
+    usual = {"slope": 2.0, "offset": 0.5, "prior_spoof": 0.5, "threshold": 0.0, "chosen_by": "EER"}
+    return lambda **changes: {**usual, "min_seconds": 0.5, "provenance": PROVENANCE, **changes}
+
+
+@pytest.fixture(scope="session")
+def calibration(entry) -> Callable[..., Calibration]:
+    """(changes) -> a calibration."""
+    return lambda **changes: msgspec.convert(entry(**changes), Calibration)
+
+
+@pytest.fixture
+def calibrated(uncalibrated: Path, entry) -> Callable[..., Path]:
+    """(first={…}, full={…}, windows={…}) -> the bundle with these calibrations, of which this is unusual."""
+
+    def calibrate(**rules: dict[str, Any]) -> Path:
+        entries = {rule: entry(**changes) for rule, changes in rules.items()}
+        edit_manifest(uncalibrated, lambda manifest: manifest.update(calibration=entries))
+        return uncalibrated
+
+    return calibrate
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    change(manifest)
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
 
 
 @pytest.fixture

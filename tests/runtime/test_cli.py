@@ -25,15 +25,18 @@ def stereo(tmp_path: Path, noise: np.ndarray) -> Path:
     return tmp_path / "stereo.flac"
 
 
-def test_text_is_a_line_a_file_and_stderr_has_the_rest(run, good: Path, stereo: Path) -> None:
-    done = run(good, stereo)
+def test_text_is_a_line_a_file_and_stderr_has_the_rest(
+    run, uncalibrated: Path, good: Path, stereo: Path
+) -> None:
+    done = run(good, stereo, "--bundle", uncalibrated)
     assert done.returncode == 0
     header, *lines = done.stdout.splitlines()
     assert header.split() == ["score", "lowest", "at", "windows", "file"]
     assert [line.split()[-1] for line in lines] == [str(good), str(stereo)]
     assert all(re.match(r" +[+-]\d+\.\d{3} +[+-]\d+\.\d{3} +0:00\.0 +1 +/", line) for line in lines)
     assert "2 files, 2 windows, 0:05.0 of audio" in done.stderr
-    assert "not calibrated" in done.stderr.replace("\n", " ")
+    assert done.stderr.count("not calibrated") == 1
+    assert "nes2net-calib BUNDLE --protocol FILE" in done.stderr
     assert "scoring" not in done.stderr  # no progress bar: stderr is no terminal
     assert "\x1b" not in done.stdout + done.stderr
 
