@@ -116,8 +116,8 @@ class Costs(Record, frozen=True):
     """What a threshold minimises: the cost of errors at this share of spoofs."""
 
     prior_spoof: Prior
-    miss: Positive  # of a bona fide rejected
-    false_alarm: Positive  # of a spoof accepted
+    bonafide_rejected: Positive
+    spoof_accepted: Positive
 
 
 class Provenance(Record, frozen=True):

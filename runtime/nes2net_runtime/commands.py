@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 import typer
 
-from nes2net_runtime.errors import Nes2NetError, ParityError
+from nes2net_runtime.errors import Nes2NetError, ParityError, ProtocolError
 
 P = ParamSpec("P")
 
@@ -27,7 +27,10 @@ class Exit(IntEnum):
 
 
 def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn expected errors into one line on stderr and an exit code; `--debug` lets them through."""
+    """Turn expected errors into one line on stderr and an exit code; `--debug` lets them through.
+
+    A ProtocolError keeps its lines, one for each problem of the list.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -38,7 +41,7 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
         except (Nes2NetError, OSError) as error:
             if kwargs.get("debug"):
                 raise
-            typer.echo(f"error: {_one_line(error)}", err=True)
+            typer.echo(f"error: {_message(error)}", err=True)
             if isinstance(error, OSError) and not isinstance(error, Nes2NetError):
                 raise typer.Exit(Exit.INPUT_FAILED) from error
             code = Exit.VERIFICATION_FAILED if isinstance(error, ParityError) else Exit.NO_START
@@ -73,7 +76,7 @@ def installed_versions(*distributions: str) -> dict[str, str]:
     return versions
 
 
-def _one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+    return str(error) if isinstance(error, ProtocolError) else " ".join(str(error).split())

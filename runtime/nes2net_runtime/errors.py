@@ -7,7 +7,7 @@ Nes2NetError
 ├── CheckpointError   not a detector's checkpoint, or one that does not fit
 ├── ProviderError     an execution provider or ONNX Runtime itself that is not there
 ├── DeviceError       a sound device
-├── ProtocolError     a list of trials
+├── ProtocolError     a list of trials; each of its problems has a line of its own
 └── ParityError       a verification that failed
 """
 

@@ -35,7 +35,7 @@ def calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
     for rule, c in manifest.calibration.items():
         p = c.provenance
         costs = c.costs and (
-            f" (bona fide rejected {c.costs.miss:g}, spoof accepted {c.costs.false_alarm:g}, "
+            f" (bona fide rejected {c.costs.bonafide_rejected:g}, spoof accepted {c.costs.spoof_accepted:g}, "
             f"{100 * c.costs.prior_spoof:g} % spoofs)"
         )
         speakers = f", {p.speakers} speakers" if p.speakers else ""

@@ -174,7 +174,7 @@ def test_an_uncalibrated_bundle_gives_scores_alone(uncalibrated: Path, good: Pat
         {"prior_spoof": 0},
         {"prior_spoof": 1},
         {"min_seconds": -1},
-        {"costs": {"prior_spoof": 0.5, "miss": 0, "false_alarm": 1}},
+        {"costs": {"prior_spoof": 0.5, "bonafide_rejected": 0, "spoof_accepted": 1}},
         {"provenance": {}},
         {"gain": 1},
     ],

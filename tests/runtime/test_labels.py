@@ -135,7 +135,7 @@ def test_csv_has_the_decision_beside_the_score(run, bundle: Path, good: Path, tm
 
 
 def test_info_shows_the_calibration(run, calibrated) -> None:
-    costs = {"prior_spoof": 0.05, "miss": 1, "false_alarm": 10}
+    costs = {"prior_spoof": 0.05, "bonafide_rejected": 1, "spoof_accepted": 10}
     bundle = calibrated(first={"offset": -0.25, "chosen_by": "least cost", "costs": costs}, full={})
     lines = {
         line[:20].strip(): line[20:] for line in reversed(run("--info", "-b", bundle).stdout.splitlines())
