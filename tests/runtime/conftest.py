@@ -45,9 +45,15 @@ def good(tmp_path: Path, noise: np.ndarray) -> Path:
 
 @pytest.fixture
 def uncalibrated(tmp_path: Path) -> Path:
-    """A copy of the demo bundle without calibration."""
-    bundle = Path(shutil.copytree(DEMO, tmp_path / "bundle.nes2net"))
-    edit_manifest(bundle, lambda manifest: manifest.pop("calibration", None))
+    """A copy of the demo bundle without calibration and reports."""
+    no_reports = shutil.ignore_patterns("reports")
+    bundle = Path(shutil.copytree(DEMO, tmp_path / "bundle.nes2net", ignore=no_reports))
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest.pop("calibration", None)
+        manifest["files"] = [f for f in manifest["files"] if not f["path"].startswith("reports/")]
+
+    edit_manifest(bundle, change)
     return bundle
 
 

@@ -88,10 +88,12 @@ def test_an_error_names_the_file_and_the_others_are_scored(run, good: Path, nois
 
 
 @pytest.mark.parametrize("name", WARNINGS)
-def test_a_warning_names_the_file_and_it_is_scored(run, good: Path, noise, name: str) -> None:
+def test_a_warning_names_the_file_and_it_is_scored(
+    run, uncalibrated: Path, good: Path, noise, name: str
+) -> None:
     make, reason = WARNINGS[name]
     make(good.parent / name, noise)
-    done = run(name, cwd=good.parent)
+    done = run(name, "--bundle", uncalibrated, cwd=good.parent)
     assert done.returncode == 0, done.stderr
     (warning,) = (line for line in done.stderr.splitlines() if line.startswith("warning: "))
     assert warning.startswith(f"warning: {name}: ")
@@ -99,10 +101,10 @@ def test_a_warning_names_the_file_and_it_is_scored(run, good: Path, noise, name:
     assert "failed" not in done.stdout
 
 
-def test_what_is_odd_and_fine(run, tmp_path: Path, noise) -> None:
+def test_what_is_odd_and_fine(run, uncalibrated: Path, tmp_path: Path, noise) -> None:
     for name, make in FINE.items():
         make(tmp_path / name, noise)
-    done = run(tmp_path)
+    done = run(tmp_path, "--bundle", uncalibrated)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1 + len(FINE)
     assert "warning" not in done.stderr and "error" not in done.stderr

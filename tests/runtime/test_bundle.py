@@ -65,7 +65,7 @@ def test_a_path_that_climbs_out(bundle: Path, path: str) -> None:
         read_bundle(bundle)
 
 
-@pytest.mark.parametrize("relative", ["context.onnx", "reports/parity.md"])
+@pytest.mark.parametrize("relative", ["context.onnx", "pages/parity.md"])
 def test_a_link(bundle: Path, relative: str) -> None:
     outside = bundle.parent / "outside"
     if relative == "context.onnx":
@@ -74,7 +74,7 @@ def test_a_link(bundle: Path, relative: str) -> None:
     else:
         outside.mkdir()
         (outside / "parity.md").write_text("x")
-        (bundle / "reports").symlink_to(outside)
+        (bundle / "pages").symlink_to(outside)
         edit(bundle, lambda m: m["files"].append({"path": relative, "bytes": 1, "sha256": "0" * 64}))
     with pytest.raises(BundleError, match="a link"):
         read_bundle(bundle)
