@@ -1,0 +1,146 @@
+"""A bundle and a list of labelled trials become a calibration, rule by rule; and the bundle gets it."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from nes2net_calib.progress import Say, Track
+from nes2net_calib.protocols import Protocol, Trial
+from nes2net_calib.rules import CalibratedRule, EvidenceError, calibrate_rule, check_evidence
+from nes2net_calib.score_cache import ScoreCache, cache_path
+from nes2net_calib.scoring import LabelledScore, Signal, score_signals, signals
+from nes2net_calib.thresholds import Choice
+from nes2net_runtime import BundleError, Detector, ProtocolError
+from nes2net_runtime.bundle import MANIFEST, Bundle, CalibrationRule
+from nes2net_runtime.bundle_writer import add_calibration, check_free, new_bundle
+from nes2net_runtime.detector import MAX_FULL
+from nes2net_runtime.sessions import Provider
+
+SHOWN = 20  # problems
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is wanted of a calibration."""
+
+    rules: tuple[CalibrationRule, ...]  # in the order first, full, windows
+    choice: Choice  # of the threshold
+    prior_spoof: float  # the share of spoofs that p_spoof assumes
+    partial: bool  # leave out audio that can't be scored
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """All rules that could be calibrated, and why others could not."""
+
+    bundle: Bundle  # as it was before
+    protocol: Protocol
+    rules: tuple[CalibratedRule, ...]
+    left_out: Mapping[CalibrationRule, str]
+
+
+def open_detector(bundle: Bundle, provider: Provider, threads: int | None) -> Detector:
+    """The detector, without a calibration that its bundle has; raises BundleError for random weights."""
+    if bundle.manifest.source.random:
+        raise BundleError(f"{bundle.path}: has random weights; only a trained detector can be calibrated")
+    return Detector(Bundle(bundle.path, replace(bundle.manifest, calibration=None)), provider, threads)
+
+
+def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, track: Track) -> Calibrated:
+    """Score, fit and choose the threshold for each rule.
+
+    A rule whose evidence is too little is left out, with a warning. Raises EvidenceError where that is
+    `first`, or every one; ProtocolError with all audio that can't be scored, unless the plan leaves it out.
+    """
+    done: list[CalibratedRule] = []
+    left_out: dict[CalibrationRule, str] = {}
+    trials = protocol.trials
+    for rule in plan.rules:
+        try:
+            scored, lost = _score(detector, protocol.name, trials, rule, plan, say, track)
+            done.append(calibrate_rule(rule, scored, protocol, plan.choice, plan.prior_spoof))
+        except EvidenceError as error:
+            if rule == "first" or len(left_out) + 1 == len(plan.rules):
+                raise
+            left_out[rule] = str(error)
+            say(f"warning: {error}; {rule} is not calibrated")
+        else:
+            trials = tuple(trial for trial in trials if trial not in lost)
+    return Calibrated(detector.bundle, protocol, tuple(done), left_out)
+
+
+def _score(
+    detector: Detector,
+    name: str,
+    trials: Sequence[Trial],
+    rule: CalibrationRule,
+    plan: Plan,
+    say: Say,
+    track: Track,
+) -> tuple[list[LabelledScore], set[Trial]]:
+    """Scores under a rule, and the trials whose audio can't be scored."""
+    window = detector.bundle.manifest.audio.window_samples
+    wanted = signals(trials, rule, window)
+    if rule != "windows":
+        check_evidence(name, rule, [signal[0] for signal in wanted], plan.choice)  # before hours of scoring
+    if unheard := len(trials) - sum(map(len, wanted)):
+        short = "do not fill a window, not even joined with others of their speaker and system"
+        long = f"are longer than the {MAX_FULL:g} s that {rule} takes at once"
+        say(f"{rule}: {unheard} of {len(trials)} files {long if rule == 'full' else short}")
+    cache = ScoreCache(cache_path(detector.bundle.manifest, detector.stages.provider, rule), say)
+    before = len(cache.known)
+    scored, problems = score_signals(detector, wanted, rule, cache, track(rule, len(wanted)))
+    new = len(cache.known) - before
+    kept = len(wanted) - len(problems) - new
+    known = f", {kept} of them scored before" if kept else ""
+    say(f"{rule}: {len(scored)} scores of {len(wanted)} {'joined ' * (rule == 'windows')}recordings{known}")
+    if problems:
+        _report(name, problems, plan.partial, say)
+    return scored, {trial for signal in problems for trial in signal}
+
+
+def _report(name: str, problems: Mapping[Signal, str], partial: bool, say: Say) -> None:
+    lines = [f"  line {signal[0].line}: {reason}" for signal, reason in list(problems.items())[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"  ... and {len(problems) - SHOWN} more")
+    remedy = "left out" if partial else "repair them, or leave them out with --partial"
+    text = "\n".join([f"{name}: {len(problems)} that can't be scored, {remedy}:", *lines])
+    if not partial:
+        raise ProtocolError(text)
+    say(f"warning: {text}")
+
+
+def check_target(bundle: Path, output: Path | None, force: bool) -> None:
+    """Raise BundleError where the calibration can't be written: to `output`, or to the bundle itself."""
+    if output is not None:
+        check_free(output, force)
+        return
+    probe = bundle / f".{MANIFEST}.probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BundleError(
+            f"{bundle}: can't be written ({error.strerror}); -o writes a calibrated copy elsewhere"
+        ) from error
+
+
+def write(calibrated: Calibrated, documents: Mapping[str, bytes], output: Path | None, force: bool) -> Path:
+    """Write calibration and documents to the bundle, or to a copy of it; returns the bundle's path.
+
+    Raises BundleError where it can't be written.
+    """
+    entries = {rule.rule: rule.entry for rule in calibrated.rules}
+    source = calibrated.bundle.path
+    if output is None:
+        add_calibration(source, entries, documents)
+        return source
+    with new_bundle(output, force) as copy:
+        for file in (MANIFEST, *(file.path for file in calibrated.bundle.manifest.files)):
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, copy / file)
+        add_calibration(copy, entries, documents)
+    return output

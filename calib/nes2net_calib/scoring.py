@@ -1,0 +1,140 @@
+"""Scores of labelled trials.
+
+Each segment rule is scored on its own kind of audio. `first` and `full` take every trial as it is. `windows`
+repeats what is shorter than a window, which is not what it hears of a long recording: trials of one speaker
+(and one label, system and condition) are joined until they fill several windows.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nes2net_calib.protocols import Trial
+from nes2net_calib.score_cache import Heard, ScoreCache
+from nes2net_runtime import AudioError, BundleError, Detector, FileResult
+from nes2net_runtime.audio import SAMPLE_RATE, audio_info, read_blocks
+from nes2net_runtime.bundle import sha256
+from nes2net_runtime.detector import MAX_FULL
+from nes2net_runtime.segments import SegmentRule
+
+JOINED = 20.0  # seconds of joined trials; then the next ones are another signal
+CHUNK = 64  # signals that are read, scored and kept before the next ones are
+
+Signal = tuple[Trial, ...]  # what is scored as one: a trial, or several in a row
+
+
+@dataclass(frozen=True)
+class LabelledScore:
+    """One score; the trial tells label, system, speaker and condition."""
+
+    trial: Trial
+    score: float
+    seconds: float  # of audio that the score is of
+
+
+def signals(trials: Sequence[Trial], rule: SegmentRule, window_samples: int) -> list[Signal]:
+    """What is scored under a rule: `full` not above 60 s, `windows` joined and filling a window.
+
+    Trials of an unknown speaker are not joined. A file that can't be read is in, for the scoring to say so.
+    """
+    if rule == "first":
+        return [(trial,) for trial in trials]
+    if rule == "full":
+        return [(trial,) for trial in trials if _seconds(trial) <= MAX_FULL]
+    lengths: defaultdict[tuple[object, ...], float] = defaultdict(float)
+    growing: defaultdict[tuple[object, ...], list[Trial]] = defaultdict(list)
+    made: list[Signal] = []
+    for trial in trials:
+        group = (trial.speaker or trial.id, trial.bonafide, trial.system, trial.condition)
+        growing[group].append(trial)
+        lengths[group] += _seconds(trial)
+        if lengths[group] >= JOINED:
+            made.append(tuple(growing.pop(group)))
+            del lengths[group]
+    filled = [group for group, seconds in lengths.items() if seconds >= window_samples / SAMPLE_RATE]
+    return made + [tuple(growing[group]) for group in filled]
+
+
+def score_signals(
+    detector: Detector,
+    wanted: Sequence[Signal],
+    rule: SegmentRule,
+    cache: ScoreCache,
+    on_signals: Callable[[int], None] = lambda count: None,
+) -> tuple[list[LabelledScore], dict[Signal, str]]:
+    """The scores of all signals, and why others have none; only what the cache lacks is computed.
+
+    Labelled audio that is cut short, damaged or silent has no score here.
+    """
+    scores: list[LabelledScore] = []
+    problems: dict[Signal, str] = {}
+    for start in range(0, len(wanted), CHUNK):
+        chunk = {signal: _content(signal) for signal in wanted[start : start + CHUNK]}
+        new = {key: signal for signal, key in chunk.items() if key not in cache}
+        reasons: dict[str, str] = {}
+        for key, result in zip(new, _results(detector, list(new.values()), rule), strict=True):
+            if result.error is not None or result.warnings:
+                reasons[key] = str(result.error or f"{result.file}: {result.warnings[0]}")
+            else:
+                cache.add(key, _heard(result, rule, detector.bundle.manifest.audio.window_samples))
+            on_signals(1)
+        on_signals(len(chunk) - len(new))
+        for signal, key in chunk.items():
+            if key in reasons:
+                problems[signal] = reasons[key]
+            else:
+                heard = cache[key]
+                scores += [LabelledScore(signal[0], score, heard.seconds) for score in heard.scores]
+    return scores, problems
+
+
+def _results(detector: Detector, wanted: Sequence[Signal], rule: SegmentRule) -> Iterator[FileResult]:
+    if rule != "windows":
+        yield from detector.score_files([signal[0].path for signal in wanted], segment=rule)
+        return
+    for signal in wanted:
+        if len(signal) == 1:
+            yield from detector.score_files([signal[0].path], segment=rule)
+        else:
+            yield _joined(detector, signal)
+
+
+def _joined(detector: Detector, signal: Signal) -> FileResult:
+    result = FileResult(str(signal[0].path))
+    try:
+        blocks = [block for trial in signal for block in read_blocks(trial.path, None, result.warnings)]
+        result.scores = detector.score(np.concatenate(blocks), segment="windows")
+    except AudioError as error:
+        result.error = error
+    return result
+
+
+def _heard(result: FileResult, rule: SegmentRule, window_samples: int) -> Heard:
+    """Of `windows` only whole ones count: where the audio is shorter there is one, and it is repeated."""
+    window, end = window_samples / SAMPLE_RATE, result.scores[-1].end
+    if rule != "windows":
+        return Heard(end, [score.score for score in result.scores])
+    return Heard(window, [score.score for score in result.scores] if end >= window else [])
+
+
+def _seconds(trial: Trial) -> float:
+    try:
+        return audio_info(trial.path).seconds
+    except AudioError:
+        return 0.0
+
+
+def _content(signal: Signal) -> str:
+    """SHA-256 over those of the files; of one that can't be read, of its name."""
+    return hashlib.sha256(" ".join(_file_content(trial.path) for trial in signal).encode()).hexdigest()
+
+
+def _file_content(path: Path) -> str:
+    try:
+        return sha256(path)
+    except BundleError:
+        return ascii(path)
