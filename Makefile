@@ -1,6 +1,7 @@
 # `make demo`  a checkpoint becomes a bundle, and the bundle scores a human and a synthetic clip; needs no root
 # `make check` lint, types and the quick tests: what to run while working
 # `make test`  everything; may install system packages, and says which first
+# `make calibrate-demo`  the demo detector's llrs and threshold, on dev of CORPUS, and their plots for the README
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CODE := runtime/nes2net_runtime calib/nes2net_calib export/nes2net_export benchmarks/nes2net_bench
 
-.PHONY: demo check lint test clean
+CORPUS ?= ../shared/corpus
+DEMO := runtime/nes2net_runtime/demo.nes2net
+
+.PHONY: demo check lint test calibrate-demo clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +39,11 @@ test:
 	sh scripts/system-packages.sh
 	$(MAKE) lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+calibrate-demo: $(VENV)/dev
+	$(BIN)/nes2net-calib $(DEMO) --protocol $(CORPUS)/corpus.csv --split dev
+	mkdir -p docs/plots
+	cp $(DEMO)/reports/calibration-*.png docs/plots/
 
 clean:
 	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

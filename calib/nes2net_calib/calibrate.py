@@ -11,7 +11,7 @@ from nes2net_calib.progress import Say, Track
 from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.rules import CalibratedRule, EvidenceError, calibrate_rule, check_evidence
 from nes2net_calib.score_cache import ScoreCache, cache_path
-from nes2net_calib.scoring import LabelledScore, Signal, score_signals, signals
+from nes2net_calib.scoring import LabelledScore, score_signals, signals
 from nes2net_calib.thresholds import Choice
 from nes2net_runtime import BundleError, Detector, ProtocolError
 from nes2net_runtime.bundle import MANIFEST, Bundle, CalibrationRule
@@ -55,6 +55,8 @@ def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, trac
     A rule whose evidence is too little is left out, with a warning. Raises EvidenceError where that is
     `first`, or every one; ProtocolError with all audio that can't be scored, unless the plan leaves it out.
     """
+    if protocol.missing:
+        say(_listed(f"warning: {protocol.name}: left out:", protocol.missing))
     done: list[CalibratedRule] = []
     left_out: dict[CalibrationRule, str] = {}
     trials = protocol.trials
@@ -84,12 +86,12 @@ def _score(
     """Scores under a rule, and the trials whose audio can't be scored."""
     window = detector.bundle.manifest.audio.window_samples
     wanted = signals(trials, rule, window)
-    if rule != "windows":
-        check_evidence(name, rule, [signal[0] for signal in wanted], plan.choice)  # before hours of scoring
     if unheard := len(trials) - sum(map(len, wanted)):
         short = "do not fill a window, not even joined with others of their speaker and system"
         long = f"are longer than the {MAX_FULL:g} s that {rule} takes at once"
         say(f"{rule}: {unheard} of {len(trials)} files {long if rule == 'full' else short}")
+    if rule != "windows":
+        check_evidence(name, rule, [signal[0] for signal in wanted], plan.choice)  # before hours of scoring
     cache = ScoreCache(cache_path(detector.bundle.manifest, detector.stages.provider, rule), say)
     before = len(cache.known)
     scored, problems = score_signals(detector, wanted, rule, cache, track(rule, len(wanted)))
@@ -98,19 +100,17 @@ def _score(
     known = f", {kept} of them scored before" if kept else ""
     say(f"{rule}: {len(scored)} scores of {len(wanted)} {'joined ' * (rule == 'windows')}recordings{known}")
     if problems:
-        _report(name, problems, plan.partial, say)
+        lines = [f"line {signal[0].line}: {reason}" for signal, reason in problems.items()]
+        text = f"{name}: {len(problems)} of {len(wanted)} recordings can't be scored"
+        if not plan.partial:
+            raise ProtocolError(_listed(f"{text}; repair them, or leave them out with --partial:", lines))
+        say(_listed(f"warning: {text}, left out:", lines))
     return scored, {trial for signal in problems for trial in signal}
 
 
-def _report(name: str, problems: Mapping[Signal, str], partial: bool, say: Say) -> None:
-    lines = [f"  line {signal[0].line}: {reason}" for signal, reason in list(problems.items())[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  ... and {len(problems) - SHOWN} more")
-    remedy = "left out" if partial else "repair them, or leave them out with --partial"
-    text = "\n".join([f"{name}: {len(problems)} that can't be scored, {remedy}:", *lines])
-    if not partial:
-        raise ProtocolError(text)
-    say(f"warning: {text}")
+def _listed(title: str, lines: Sequence[str]) -> str:
+    more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n  ".join([title, *lines[:SHOWN], *more])
 
 
 def check_target(bundle: Path, output: Path | None, force: bool) -> None:

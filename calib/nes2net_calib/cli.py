@@ -239,13 +239,11 @@ def calib(
     rules = tuple(rule for rule in get_args(CalibrationRule) if Rule(rule) in (segment or Rule))
     loaded = read_bundle(bundle)
     check_target(bundle, output, force)
-    detector = open_detector(loaded, provider, threads)
     trials = read_protocol(protocol, audio, split, partial)
     check_split(protocol, trials, split)
+    detector = open_detector(loaded, provider, threads)
     try:
         with scoring_progress() as (say, track):
-            for line in trials.missing:
-                say(f"left out: {line}")
             calibrated = calibrate(detector, trials, Plan(rules, choice, prior, partial), say, track)
     except KeyboardInterrupt:
         typer.echo("interrupted: the scores are kept; the same command goes on from here", err=True)
@@ -256,6 +254,8 @@ def calib(
     else:
         console = Console(highlight=False)
         print_tables(calibrated, console if console.is_terminal else Console(highlight=False, width=WIDTH))
+    if old := (loaded.manifest.calibration or {}).keys() - {rule.rule for rule in calibrated.rules}:
+        typer.echo(f"as before: the calibration of {', '.join(sorted(old))}", err=True)
     named = "" if bundle == DEMO == written else f" --bundle {written}"
     typer.echo(f"report: {written / REPORT}; score audio with labels: nes2net-run{named} FILE", err=True)
 

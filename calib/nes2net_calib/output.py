@@ -72,9 +72,10 @@ def print_tables(calibrated: Calibrated, console: Console) -> None:
         summary.add_column(rule.rule, justify="right")
     for left_out in calibrated.left_out:
         summary.add_column(left_out, justify="right")
-    for what, cells in summary_rows(rules):
+    for i, (what, cells) in enumerate(summary_rows(rules)):
+        none = "" if i else "not calibrated"
         style = "bold" if what.startswith(("EER", "Cllr")) else ""
-        summary.add_row(what, *cells, *["-"] * len(calibrated.left_out), style=style)
+        summary.add_row(what, *cells, *[none] * len(calibrated.left_out), style=style)
     console.print(summary)
     if rows := group_rows(rules):
         groups = _table("EER in % of the spoofs of each attack, and their number", "")

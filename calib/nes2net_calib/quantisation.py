@@ -13,8 +13,8 @@ from nes2net_runtime.errors import ProtocolError
 from nes2net_runtime.segments import FRAME_HOP, repeat_to
 
 SPREAD = ("system", "condition", "speaker")  # of a trial: what windows are spread over, one within another
-ACTIVE_RANGE = 25.0  # dB below a file's loud frames
-LOUD = 95  # percentile of a file's frames that tells how loud it is
+ACTIVE_RANGE = 25.0  # dB below a file's loud frame
+LOUD = 10  # the loud frame: so many, 200 ms in all, are as loud
 SILENCE = -65.0  # dB of full scale: what is never louder holds no speech
 ACTIVE_SHARE = 0.5  # of a window's frames
 
@@ -23,9 +23,9 @@ def calibration_windows(protocol: Protocol, count: int, window_samples: int, see
     """`count` windows of `window_samples` float32 samples at 16 kHz, bona fide and spoof in turn.
 
     One window a trial, at a random place where at least half of the frames (20 ms) are active: less than 25
-    dB below the file's loud frames. Trials are drawn from each system in turn, then condition, then speaker.
-    Shorter audio is repeated, as the official protocol does. The same seed gives the same windows. Raises
-    ProtocolError where the list has too few such trials, and AudioError for audio that can't be read.
+    dB below the file's tenth loudest. Each system in turn gives a trial, in it each condition, then each
+    speaker. Shorter audio is repeated, as the official protocol does. The same seed gives the same windows.
+    Raises ProtocolError where too few trials hold speech, and AudioError for audio that can't be read.
     """
     rng = np.random.default_rng(seed)
     classes = {
@@ -71,7 +71,7 @@ def _active_starts(samples: Samples, length: int) -> np.ndarray:
     if not len(frames):
         return np.zeros(0, int)
     level = 10 * np.log10(np.square(frames - samples.mean(), dtype=np.float64).mean(axis=1) + 1e-12)
-    loud = np.percentile(level, LOUD)
+    loud = np.sort(level)[-min(LOUD, level.size)]
     active = (level > loud - ACTIVE_RANGE) & (loud > SILENCE)
     size = min(length // FRAME_HOP, len(frames))
     counts = np.convolve(active, np.ones(size, int), "valid")
