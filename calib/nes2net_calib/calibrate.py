@@ -87,7 +87,7 @@ def _score(
     window = detector.bundle.manifest.audio.window_samples
     wanted = signals(trials, rule, window)
     if unheard := len(trials) - sum(map(len, wanted)):
-        short = "do not fill a window, not even joined with others of their speaker and system"
+        short = "fill no window, not even joined with others of their speaker and system"
         long = f"are longer than the {MAX_FULL:g} s that {rule} takes at once"
         say(f"{rule}: {unheard} of {len(trials)} files {long if rule == 'full' else short}")
     if rule != "windows":

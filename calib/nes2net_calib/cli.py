@@ -68,7 +68,7 @@ def calib(
     bundle: Annotated[
         Path,
         typer.Argument(
-            metavar="[BUNDLE]",
+            metavar="BUNDLE",
             help="Bundle that nes2net-export made.",
             show_default="the demo detector",
             readable=False,
@@ -149,7 +149,7 @@ def calib(
         float | None,
         typer.Option(
             min=0.0001,
-            max=1e6,
+            max=1000,
             metavar="X",
             help="Cost of a bona fide recording rejected, for --threshold cost.",
             show_default="1, ASVspoof 5's",
@@ -160,7 +160,7 @@ def calib(
         float | None,
         typer.Option(
             min=0.0001,
-            max=1e6,
+            max=1000,
             metavar="X",
             help="Cost of a spoof accepted, for --threshold cost.",
             show_default="10, ASVspoof 5's",
@@ -225,8 +225,9 @@ def calib(
         from nes2net_calib.protocols import read_protocol
         from nes2net_calib.report import documents
     except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
         raise Nes2NetError(
-            f"{error.name} is not installed: pip install 'nes2net-edge[calib,cpu]' calibrates bundles"
+            f"{missing} is not installed: pip install 'nes2net-edge[calib,cpu]' calibrates bundles"
         ) from error
 
     choice = choose(
@@ -257,7 +258,8 @@ def calib(
     if old := (loaded.manifest.calibration or {}).keys() - {rule.rule for rule in calibrated.rules}:
         typer.echo(f"as before: the calibration of {', '.join(sorted(old))}", err=True)
     named = "" if bundle == DEMO == written else f" --bundle {written}"
-    typer.echo(f"report: {written / REPORT}; score audio with labels: nes2net-run{named} FILE", err=True)
+    typer.echo(f"report: {written / REPORT}", err=True)
+    typer.echo(f"score audio with labels: nes2net-run{named} FILE", err=True)
 
 
 def choose(

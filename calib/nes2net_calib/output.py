@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nes2net_calib.calibrate import Calibrated
@@ -84,12 +85,12 @@ def print_tables(calibrated: Calibrated, console: Console) -> None:
             groups.add_column("", justify="right", style="dim")
         for by, name, pairs in rows:
             cells = [text for number, eer in pairs for text in (eer, number)]
-            groups.add_row(name if by == "attack" else f"{name} ({by})", *cells)
+            groups.add_row(escape(name if by == "attack" else f"{name} ({by})"), *cells)
         console.print(groups)
 
 
 def _table(title: str, first: str) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, header_style="cyan")
+    table = Table(title=escape(title), box=SIMPLE_HEAD, pad_edge=False, header_style="cyan")
     table.title_style, table.title_justify = "bold", "left"
     table.add_column(first, no_wrap=True)
     return table

@@ -39,6 +39,8 @@ STYLE: Any = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
     "svg.fonttype": "none",
     "svg.hashsalt": "nes2net",
     "text.color": INK,
@@ -238,7 +240,7 @@ def png(figure: Figure) -> bytes:
     with rc_context(STYLE):
         figure.savefig(out, dpi=150)
     small = io.BytesIO()
-    Image.open(out).convert("RGB").quantize(96).save(small, "PNG", optimize=True)
+    Image.open(out).convert("RGB").quantize(192).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 

@@ -148,11 +148,12 @@ def _provenance(calibrated: Calibrated) -> list[tuple[str, str]]:
         f" (bona fide rejected {entry.costs.bonafide_rejected:g}, "
         f"spoof accepted {entry.costs.spoof_accepted:g})"
     )
+    left_out = f"; {len(protocol.missing)} lines of the list could not be used" if protocol.missing else ""
     rows = [
         ("Detector", f"{manifest.name}, {manifest.precision}"),
         ("Checkpoint", f"{manifest.source.checkpoint}, SHA-256 {manifest.source.sha256 or '-'}"),
         ("List", f"{protocol.name} ({protocol.format}), SHA-256 {protocol.sha256}"),
-        ("Trials", f"{len(protocol.trials)}; {len(protocol.missing)} more lines of the list were left out"),
+        ("Trials", f"{len(protocol.trials)}{left_out}"),
         ("Threshold", f"chosen by {entry.chosen_by}{costs or ''}"),
         ("Prior", f"{100 * entry.prior_spoof:g} % spoofs, for p_spoof"),
         (

@@ -254,7 +254,7 @@ def test_windows_are_left_out_where_speakers_are_not_told(
     calibration = read_bundle(bundle).manifest.calibration
     assert list(calibration) == ["first", "full"]
     assert calibration["first"].provenance.speakers is None
-    assert "windows: 168 of 168 files do not fill a window, not even joined with others" in done.stderr
+    assert "windows: 168 of 168 files fill no window, not even joined with others" in done.stderr
     assert "warning: list.csv: too small to calibrate windows: 0 bona fide and 0 spoof windows" in done.stderr
     assert re.search(r"96 / 72 +96 / 72 +not calibrated", done.stdout)
 
@@ -426,6 +426,19 @@ def test_wrong_usage(calib, bundle: Path, usual: Path, options, reason) -> None:
     assert done.returncode == 2
     assert reason in re.sub(r"[\s│]+", " ", done.stderr)
     assert calib(bundle).returncode == 2
+
+
+@pytest.mark.parametrize("missing", ["sklearn", "matplotlib"])
+def test_a_missing_extra_is_named(environment, missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from nes2net_calib.cli import main; main()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run([*command, "--protocol=x"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr.strip() == (
+        f"error: {missing} is not installed: pip install 'nes2net-edge[calib,cpu]' calibrates bundles"
+    )
+    done = subprocess.run([*command, "--version"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "nes2net-edge 0." in done.stdout
 
 
 def test_a_closed_stdout_is_no_error(environment, bundle: Path, usual: Path) -> None:

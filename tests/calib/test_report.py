@@ -1,5 +1,7 @@
 """The report: plots that tell the truth, a page that needs nothing else."""
 
+import io
+import re
 import struct
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 from scipy.special import expit, logit
 
 from nes2net_calib.calibrate import Calibrated
 from nes2net_calib.metrics import Costs
+from nes2net_calib.output import print_tables
 from nes2net_calib.plots import reliability
 from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.report import documents, page
@@ -24,7 +28,7 @@ OPTIONAL = {"html", "p", "li", "tr", "th", "td"}  # whose ends HTML lets one lea
 
 
 def calibrated_rule(
-    rule, bonafide, spoof, choice: Choice = "eer", prior: float = 0.5, systems: int = 3, name: str = "A{}"
+    rule, bonafide, spoof, choice: Choice = "eer", prior: float = 0.5, systems: int = 3, name: str = "[A{}]"
 ) -> CalibratedRule:
     scored = [
         LabelledScore(
@@ -106,9 +110,24 @@ def test_the_page_tells_the_numbers() -> None:
     assert "Not calibrated. list.csv: too small" in text
     assert "SHA-256 " + "ab" * 32 in text
     assert "10 % spoofs" in text
-    assert "1 more lines of the list were left out" in text
-    assert "A0" in text and "50 spoofs" in text
+    assert "; 1 lines of the list could not be used" in text
+    assert "[A0]" in text and "50 spoofs" in text
     assert "nan" not in text.lower().split() and "inf" not in text.lower().split()
+
+
+def test_attacks_that_a_rule_did_not_hear_and_those_of_one_voice_have_no_figures() -> None:
+    """In the terminal and on the page. Nine speakers: each of nine attacks has one of them."""
+    rules = [calibrated_rule("first", *normal(0)), calibrated_rule("windows", *normal(1), systems=9)]
+    result = calibrated(*rules, list_name="[bold]list.csv")
+    console = Console(width=100, file=io.StringIO())
+    print_tables(result, console)
+    printed = console.file.getvalue()
+    assert "calibrated on [bold]list.csv" in printed
+    rows = {row[0]: row[1:] for line in printed.splitlines() if (row := line.split())}
+    assert rows["[A8]"][:2] == ["-", "-"] and rows["[A8]"][3:] == ["(-)", "16"]
+    assert len(rows["[A0]"]) == 5 + 3 and rows["[A0]"][4] == "50"
+    text = Page(page(result)).text
+    assert re.search(r"\[A8\]\s*-\s*\d+\.\d \(-\)\s*16 spoofs", text)
 
 
 def test_names_are_text_and_no_markup() -> None:

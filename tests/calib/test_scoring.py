@@ -82,6 +82,33 @@ def test_first_and_full_tell_how_much_they_heard(trial, bundle: Path, tmp_path: 
         assert [one.seconds for one in scores] == pytest.approx(seconds, abs=1e-3)
 
 
+def test_long_recordings_and_strangers_are_windows_on_their_own(trial, bundle: Path, tmp_path: Path) -> None:
+    detector = Detector(bundle, "cpu", threads=1)
+    made = signals([trial(25), trial(6, None)], "windows", WINDOW)
+    cache = ScoreCache(tmp_path / "cache.jsonl", pytest.fail)
+    scores, problems = score_signals(detector, made, "windows", cache)
+    assert [one.trial.speaker for one in scores] == ["ann"] * 12 + [None] * 2  # each 2 s, and at the end
+    assert problems == {}
+
+
+@pytest.mark.parametrize("rule", ["first", "full", "windows"])
+def test_what_cannot_be_read_is_a_problem_of_its_signal(trial, bundle: Path, tmp_path: Path, rule) -> None:
+    detector = Detector(bundle, "cpu", threads=1)
+    good, text, gone, other = trial(6), trial(1), trial(1, bonafide=False), trial(7, "bob")
+    text.path.write_text("not audio")
+    gone.path.unlink()
+    cache = ScoreCache(tmp_path / "cache.jsonl", pytest.fail)
+    made = signals([good, text, gone, other], rule, WINDOW)
+    scores, problems = score_signals(detector, made, rule, cache)
+    if rule == "windows":  # the joined ones have a problem together; what can't be read alone fills nothing
+        assert list(problems) == [(good, text)] and {one.trial for one in scores} == {other}
+    else:
+        assert list(problems) == [(text,), (gone,)] and [one.trial for one in scores] == [good, other]
+        assert "no such file" in problems[(gone,)]
+    assert "not audio" in next(iter(problems.values()))
+    assert len(cache.known) == len(made) - len(problems)
+
+
 def test_the_same_audio_twice_is_scored_once_and_counts_twice(trial, bundle: Path, tmp_path: Path) -> None:
     detector = Detector(bundle, "cpu", threads=1)
     clips = [(trial(1),), (trial(1, bonafide=False),), (trial(2),)]
