@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from msgspec.structs import replace
 
@@ -115,17 +116,16 @@ def _listed(title: str, lines: Sequence[str]) -> str:
 
 def check_target(bundle: Path, output: Path | None, force: bool) -> None:
     """Raise BundleError where the calibration can't be written: to `output`, or to the bundle itself."""
-    if output is not None:
+    if output is None:
+        folder, refused, remedy = bundle, bundle, "-o writes a calibrated copy elsewhere"
+    else:
         check_free(output, force)
-        return
-    probe = bundle / f".{MANIFEST}.probe"
+        folder = next(parent for parent in output.absolute().parents if parent.exists())
+        refused, remedy = output, "choose another -o"
     try:
-        probe.touch()
-        probe.unlink()
+        TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise BundleError(
-            f"{bundle}: can't be written ({error.strerror}); -o writes a calibrated copy elsewhere"
-        ) from error
+        raise BundleError(f"{refused}: can't be written ({error.strerror}); {remedy}") from error
 
 
 def write(calibrated: Calibrated, documents: Mapping[str, bytes], output: Path | None, force: bool) -> Path:

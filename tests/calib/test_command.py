@@ -308,11 +308,17 @@ def test_a_bundle_that_cannot_be_written_needs_a_copy(
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         copied = subprocess.run([*command, "-o", tmp_path / "copy"], env=environment)
+        inside = [*command, "-o", bundle / "new" / "copy"]
+        refused = subprocess.run(inside, env=environment, capture_output=True, text=True)
     finally:
         bundle.chmod(0o755)
     assert done.returncode == 3
     assert done.stderr.strip() == (  # and nothing else: said before the work
         f"error: {bundle}: can't be written (Permission denied); -o writes a calibrated copy elsewhere"
+    )
+    assert refused.returncode == 3
+    assert refused.stderr.strip() == (
+        f"error: {bundle / 'new' / 'copy'}: can't be written (Permission denied); choose another -o"
     )
     assert copied.returncode == 0
     assert read_bundle(tmp_path / "copy").manifest.calibration.keys() == {"first"}

@@ -300,6 +300,13 @@ def test_files_and_folders_that_are_not_there(tmp_path: Path) -> None:
         read_protocol(path, tmp_path / "none")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_list_whose_name_is_not_utf8_has_one_that_can_be_written(tmp_path: Path) -> None:
+    path = write(tmp_path / os.fsdecode(b"l\xe9.txt"), LA_2019)
+    touch(tmp_path / "LA_D_1047731.flac", tmp_path / "LA_D_1000265.flac")
+    assert read_protocol(path).name == r"l\xe9.txt"
+
+
 def test_folders_and_broken_links_are_no_audio(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", "file,label\na.wav,spoof\nb.wav,spoof\nc.wav,spoof\nd.wav,spoof\n")
     (tmp_path / "a.wav").mkdir()

@@ -9,6 +9,7 @@ from nes2net_calib.protocols import columns, tables
 from nes2net_calib.protocols.audio_files import finder
 from nes2net_calib.protocols.records import Format, Problem, Protocol, Row, Trial
 from nes2net_runtime.errors import ProtocolError
+from nes2net_runtime.records import printable
 
 FORMATS = (
     tables.IN_THE_WILD,
@@ -71,7 +72,11 @@ def read_protocol(
     if not trials:
         raise ProtocolError(f"{path}: holds no trials")
     return Protocol(
-        path.name, format.name, hashlib.sha256(data).hexdigest(), tuple(trials), tuple(map(str, problems))
+        printable(path.name),
+        format.name,
+        hashlib.sha256(data).hexdigest(),
+        tuple(trials),
+        tuple(map(str, problems)),
     )
 
 
