@@ -96,7 +96,8 @@ class Detector:
         scores = [score for batch in batches for score in self._run(batch)]
         if not all(isfinite(score.score) for score in scores):
             raise AudioError(f"waveform: {NOT_FINITE}")
-        result = FileResult("waveform", scores=scores)
+        silent = not any(piece.samples.any() for piece in segments)
+        result = FileResult("waveform", silent=silent, scores=scores)
         self._calibrate(result, how)
         return result.scores
 
@@ -142,16 +143,16 @@ class Detector:
 
     def _read(self, result: FileResult, how: Cut, queue: "_Queue") -> None:
         """Cut one file (or channel) into segments and queue them."""
-        silent = True
+        result.silent = True
         try:
             blocks = _timed(read_blocks(Path(result.file), result.channel, result.warnings), result)
             for piece in cut(blocks, how, result.file, result.warnings):
-                silent = silent and not piece.samples.any()
+                result.silent = result.silent and not piece.samples.any()
                 queue.add(result, piece)
         except AudioError as error:
             result.error = error
         else:
-            if silent:
+            if result.silent:
                 result.warnings.append("all silent (every sample is zero): the score means nothing")
 
     def _calibrated(self, results: Iterator[FileResult], how: Cut) -> Iterator[FileResult]:
@@ -162,6 +163,8 @@ class Detector:
 
     def _calibrate(self, result: FileResult, how: Cut) -> None:
         """Calibrate a result, where the bundle has a calibration that holds for such audio."""
+        if result.silent:
+            return
         usable = self.calibrations(how.rule, how.window)
         heard = result.scores[-1].end  # seconds: a file's last window ends where the file does
         calibration = pick_calibration(usable, how.rule, how.window, heard, result.warnings)

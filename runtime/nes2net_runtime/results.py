@@ -34,6 +34,7 @@ class FileResult:
     file: str
     channel: int | None = None  # counted from 1, None for the mix
     seconds: float = 0.0  # of audio that was read
+    silent: bool = False  # every sample is zero: the score means nothing, and has no label
     scores: list[Score] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     error: AudioError | None = None

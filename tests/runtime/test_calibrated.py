@@ -152,6 +152,24 @@ def test_a_calibration_on_long_audio_holds_for_a_first_window_and_not_for_few_wi
     assert scored(bundle, tmp_path / "a.wav").label is not None
 
 
+@pytest.mark.parametrize("segment", RULES)
+@pytest.mark.parametrize("seconds", [1, 9])
+def test_silence_has_no_label(calibrated, tmp_path: Path, segment, seconds: int) -> None:
+    bundle = calibrated(first={}, full={}, windows={})
+    silence = np.zeros(16_000 * seconds, np.float32)
+    soundfile.write(tmp_path / "silent.wav", silence, 16_000)
+    result = scored(bundle, tmp_path / "silent.wav", segment=segment)
+    assert (result.llr, result.p_spoof, result.label) == (None, None, None)
+    assert result.warnings == ["all silent (every sample is zero): the score means nothing"]
+    detector = Detector(bundle, "cpu", threads=1)
+    assert detector.score(silence, segment=segment)[0].label is None
+    silence[-1] = 0.1
+    soundfile.write(tmp_path / "click.wav", silence, 16_000)
+    heard = segment != "first" or seconds == 1  # the first window of 9 s is silent
+    assert (scored(bundle, tmp_path / "click.wav", segment=segment).label is not None) == heard
+    assert (detector.score(silence, segment=segment)[0].label is not None) == heard
+
+
 def test_an_uncalibrated_bundle_gives_scores_alone(uncalibrated: Path, good: Path) -> None:
     assert read_bundle(uncalibrated).manifest.calibration is None
     for segment in RULES:
