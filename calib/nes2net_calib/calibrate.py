@@ -101,12 +101,12 @@ def _score(
     known = f", {kept} of them scored before" if kept else ""
     say(f"{rule}: {len(scored)} scores of {len(wanted)} {'joined ' * (rule == 'windows')}recordings{known}")
     if problems:
-        lines = [f"line {signal[0].line}: {reason}" for signal, reason in problems.items()]
+        lines = [f"line {trial.line}: {reason}" for trial, reason in problems.items()]
         text = f"{name}: {len(problems)} of {len(wanted)} recordings can't be scored"
         if not plan.partial:
             raise ProtocolError(_listed(f"{text}; repair them, or leave them out with --partial:", lines))
         say(_listed(f"warning: {text}, left out:", lines))
-    return scored, {trial for signal in problems for trial in signal}
+    return scored, set(problems)
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:

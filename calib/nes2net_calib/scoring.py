@@ -16,9 +16,9 @@ import numpy as np
 from nes2net_calib.protocols import Trial
 from nes2net_calib.score_cache import Heard, ScoreCache
 from nes2net_runtime import AudioError, BundleError, Detector, FileResult
-from nes2net_runtime.audio import SAMPLE_RATE, audio_info, read_blocks
+from nes2net_runtime.audio import SAMPLE_RATE, Samples, audio_info, read_blocks
 from nes2net_runtime.bundle import sha256
-from nes2net_runtime.detector import MAX_FULL
+from nes2net_runtime.detector import MAX_FULL, SILENT
 from nes2net_runtime.segments import SegmentRule
 
 JOINED = 20.0  # seconds of joined trials; then the next ones are another signal
@@ -65,27 +65,29 @@ def score_signals(
     rule: SegmentRule,
     cache: ScoreCache,
     on_signals: Callable[[int], None] = lambda count: None,
-) -> tuple[list[LabelledScore], dict[Signal, str]]:
-    """The scores of all signals, and why others have none; only what the cache lacks is computed.
+) -> tuple[list[LabelledScore], dict[Trial, str]]:
+    """The scores of all signals, and what is wrong with a trial of each that has none.
 
-    Labelled audio that is cut short, damaged or silent has no score here.
+    Only what the cache lacks is computed. Labelled audio that is cut short, damaged or silent has no score.
     """
     scores: list[LabelledScore] = []
-    problems: dict[Signal, str] = {}
+    problems: dict[Trial, str] = {}
     for start in range(0, len(wanted), CHUNK):
         chunk = {signal: _content(signal) for signal in wanted[start : start + CHUNK]}
         new = {key: signal for signal, key in chunk.items() if key not in cache}
-        reasons: dict[str, str] = {}
+        reasons: dict[str, tuple[int, str]] = {}  # which trial of the signal, and what is wrong
         for key, result in zip(new, _results(detector, list(new.values()), rule), strict=True):
             if result.error is not None or result.warnings:
-                reasons[key] = str(result.error or f"{result.file}: {result.warnings[0]}")
+                place = [str(trial.path) for trial in new[key]].index(result.file)
+                reasons[key] = place, str(result.error or f"{result.file}: {result.warnings[0]}")
             else:
                 cache.add(key, _heard(result, rule, detector.bundle.manifest.audio.window_samples))
             on_signals(1)
         on_signals(len(chunk) - len(new))
         for signal, key in chunk.items():
             if key in reasons:
-                problems[signal] = reasons[key]
+                place, reason = reasons[key]
+                problems[signal[place]] = reason
             else:
                 heard = cache[key]
                 scores += [LabelledScore(signal[0], score, heard.seconds) for score in heard.scores]
@@ -104,11 +106,23 @@ def _results(detector: Detector, wanted: Sequence[Signal], rule: SegmentRule) ->
 
 
 def _joined(detector: Detector, signal: Signal) -> FileResult:
-    result = FileResult(str(signal[0].path))
+    """The scores of several files in a row; or what is wrong with the first that something is wrong with."""
+    joined: list[Samples] = []
+    for trial in signal:
+        result = FileResult(str(trial.path))
+        try:
+            blocks = list(read_blocks(trial.path, None, result.warnings))
+        except AudioError as error:
+            result.error = error
+            return result
+        if not any(block.any() for block in blocks):
+            result.warnings.append(SILENT)
+        if result.warnings:
+            return result
+        joined += blocks
     try:
-        blocks = [block for trial in signal for block in read_blocks(trial.path, None, result.warnings)]
-        result.scores = detector.score(np.concatenate(blocks), segment="windows")
-    except AudioError as error:
+        result.scores = detector.score(np.concatenate(joined), segment="windows")
+    except AudioError as error:  # the detector's output is not finite
         result.error = error
     return result
 

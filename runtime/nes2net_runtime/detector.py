@@ -31,6 +31,7 @@ WINDOWS_HOP = 2.0  # seconds
 MAX_FULL = 60.0  # seconds; attention grows with the square
 ACCELERATOR_BATCH = 8  # segments at once; on a CPU one at a time is as fast, and smallest
 NOT_FINITE = "the detector's output is not a finite number; is the audio far too loud?"
+SILENT = "all silent (every sample is zero): the score means nothing"
 # Segments that wait for others of their length: at most this many samples (64 MiB), then all are scored.
 MAX_WAITING = 1 << 24
 
@@ -153,7 +154,7 @@ class Detector:
             result.error = error
         else:
             if result.silent:
-                result.warnings.append("all silent (every sample is zero): the score means nothing")
+                result.warnings.append(SILENT)
 
     def _calibrated(self, results: Iterator[FileResult], how: Cut) -> Iterator[FileResult]:
         for result in results:

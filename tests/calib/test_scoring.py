@@ -100,13 +100,28 @@ def test_what_cannot_be_read_is_a_problem_of_its_signal(trial, bundle: Path, tmp
     cache = ScoreCache(tmp_path / "cache.jsonl", pytest.fail)
     made = signals([good, text, gone, other], rule, WINDOW)
     scores, problems = score_signals(detector, made, rule, cache)
-    if rule == "windows":  # the joined ones have a problem together; what can't be read alone fills nothing
-        assert list(problems) == [(good, text)] and {one.trial for one in scores} == {other}
+    if rule == "windows":  # joined ones have a problem together; what can't be read alone fills nothing
+        assert list(problems) == [text] and {one.trial for one in scores} == {other}
     else:
-        assert list(problems) == [(text,), (gone,)] and [one.trial for one in scores] == [good, other]
-        assert "no such file" in problems[(gone,)]
-    assert "not audio" in next(iter(problems.values()))
+        assert list(problems) == [text, gone] and [one.trial for one in scores] == [good, other]
+        assert "no such file" in problems[gone]
+    assert problems[text].startswith(f"{text.path}: not audio")
     assert len(cache.known) == len(made) - len(problems)
+
+
+def test_joined_audio_is_no_less_sound_than_single_clips(trial, bundle: Path, tmp_path: Path) -> None:
+    """Each of what is wrong is found, and named by its own file and trial."""
+    detector = Detector(bundle, "cpu", threads=1)
+    whole, cut, silent, other = trial(6, "ann"), trial(6, "ann"), trial(6, "bob"), trial(6, "bob")
+    cut.path.write_bytes(cut.path.read_bytes()[:-1_000])
+    soundfile.write(silent.path, np.zeros(48_000), 8_000)
+    cache = ScoreCache(tmp_path / "cache.jsonl", pytest.fail)
+    made = signals([whole, cut, silent, other], "windows", WINDOW)
+    assert made == [(whole, cut), (silent, other)]
+    scores, problems = score_signals(detector, made, "windows", cache)
+    assert (scores, set(problems)) == ([], {cut, silent})
+    assert problems[cut].startswith(f"{cut.path}: truncated or damaged")
+    assert problems[silent].startswith(f"{silent.path}: all silent")
 
 
 def test_the_same_audio_twice_is_scored_once_and_counts_twice(trial, bundle: Path, tmp_path: Path) -> None:
