@@ -10,7 +10,9 @@ import msgspec
 from platformdirs import user_cache_path
 
 from nes2net_runtime.bundle import Manifest
+from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.segments import SegmentRule
+from nes2net_runtime.sessions import DISTRIBUTIONS
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True):
@@ -60,8 +62,12 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def cache_path(manifest: Manifest, provider: str, rule: SegmentRule) -> Path:
-    """In the user's cache folder, one file for all that a score depends on but the audio."""
-    graphs = sorted(file.sha256 for file in manifest.files if ".onnx" in file.path)
-    parts = [graphs, manifest.audio, manifest.score.bonafide_logit, provider, rule]
+    """In the user's cache folder, one file for all that a score depends on but the audio.
+
+    Weights may have any name, so every file of the bundle counts but its reports.
+    """
+    files = sorted(file.sha256 for file in manifest.files if not file.path.startswith("reports/"))
+    versions = installed_versions("nes2net-edge", *DISTRIBUTIONS)
+    parts = [files, manifest.stages, manifest.audio, manifest.score.bonafide_logit, provider, rule, versions]
     name = hashlib.sha256(json.dumps(msgspec.to_builtins(parts)).encode()).hexdigest()[:32]
     return user_cache_path("nes2net-edge") / "scores" / f"{name}.jsonl"

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from msgspec.structs import replace
 
 from nes2net_calib.protocols import Trial
 from nes2net_calib.score_cache import Heard, ScoreCache, cache_path
 from nes2net_calib.scoring import score_signals, signals
 from nes2net_runtime import Detector
-from nes2net_runtime.bundle import read_bundle
+from nes2net_runtime.bundle import File, read_bundle
 
 WINDOW = 64_600
 
@@ -156,10 +157,16 @@ def test_caches_of_what_scores_otherwise_are_apart(bundle: Path, loudness, tmp_p
     manifest = read_bundle(bundle).manifest
     assert cache_path(manifest, "cpu", "first") == cache_path(manifest, "cpu", "first")
     other = read_bundle(loudness(tmp_path / "other", work=3)).manifest
+    page, *weights = (File(path=name, bytes=1, sha256=name) for name in ("reports/a.html", "w.data", "w.bin"))
+    with_page = manifest.with_files([*manifest.files, page])
+    assert cache_path(with_page, "cpu", "first") == cache_path(manifest, "cpu", "first")
+    window = replace(manifest, audio=replace(manifest.audio, window_samples=32_000))
+    logit = replace(manifest, score=replace(manifest.score, bonafide_logit=0))
+    manifests = [other, window, logit, *(manifest.with_files([*manifest.files, file]) for file in weights)]
     paths = {
         cache_path(manifest, "cpu", "first"),
         cache_path(manifest, "cuda", "first"),
         cache_path(manifest, "cpu", "full"),
-        cache_path(other, "cpu", "first"),
+        *(cache_path(unlike, "cpu", "first") for unlike in manifests),
     }
-    assert len(paths) == 4
+    assert len(paths) == 3 + len(manifests)
