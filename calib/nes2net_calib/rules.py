@@ -77,11 +77,12 @@ def check_evidence(name: str, rule: CalibrationRule, trials: Sequence[Trial], ch
             f"least {MINIMUM} of each are needed, since with fewer a single one moves an error rate by more "
             f"than {100 / MINIMUM:g} points"
         )
-    speakers = {trial.speaker for trial in bonafide} - {None}
-    if 0 < len(speakers) < SPEAKERS:
+    speakers = {trial.speaker or trial.id for trial in bonafide}
+    if len(speakers) < SPEAKERS:
+        untold = " (a recording of nobody named counts as one)" * any(not trial.speaker for trial in bonafide)
         raise EvidenceError(
-            f"{name}: too few speakers to calibrate {rule}: {len(speakers)} in the bona fide {unit}; at "
-            f"least {SPEAKERS} are needed, since the scores of so few people say little about others'"
+            f"{name}: too few speakers to calibrate {rule}: {len(speakers)} in the bona fide {unit}{untold}; "
+            f"at least {SPEAKERS} are needed, since the scores of so few people say little about others'"
         )
     if isinstance(choice, Target):
         of, count = ("spoof", spoofs) if choice.error == "spoof accepted" else ("bona fide", len(bonafide))

@@ -259,6 +259,19 @@ def test_windows_are_left_out_where_speakers_are_not_told(
     assert re.search(r"96 / 72 +96 / 72 +not calibrated", done.stdout)
 
 
+def test_windows_of_a_few_long_recordings_are_no_evidence(
+    calib, bundle: Path, trials, tmp_path: Path
+) -> None:
+    """Four recordings of nobody in particular give 200 windows, of four people at most."""
+    counted = {"counts": (4, 4), "seconds": 120, "speakers": None}
+    done = calib(bundle, "--protocol", trials(tmp_path / "audio", **counted), "--segment=windows")
+    assert done.returncode == 3
+    assert (
+        "too few speakers to calibrate windows: 4 in the bona fide windows (a recording of nobody named"
+        in done.stderr
+    )
+
+
 def test_full_is_left_out_where_files_are_too_long(calib, bundle: Path, trials, tmp_path: Path) -> None:
     protocol = trials(tmp_path / "audio", seconds=1.0)
     for i, clip in enumerate(sorted(protocol.parent.glob("spoof*.wav"))):
