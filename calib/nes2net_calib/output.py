@@ -67,7 +67,7 @@ def _interval(interval: Interval | None) -> str:
 def print_tables(calibrated: Calibrated, console: Console) -> None:
     """The summary, then EER by attack and condition where the list tells them."""
     rules = calibrated.rules
-    title = f"{calibrated.bundle.manifest.name}, calibrated on {calibrated.protocol.name}"
+    title = f"{calibrated.bundle.manifest.name}, calibrated on {calibrated.protocol.title}"
     summary = _table(title, "")
     for rule in rules:
         summary.add_column(rule.rule, justify="right")
@@ -114,7 +114,12 @@ def json_document(calibrated: Calibrated, bundle: Path) -> str:
         "schema": 1,
         "type": "calibration",
         "bundle": str(bundle),
-        "protocol": {"name": protocol.name, "format": protocol.format, "sha256": protocol.sha256},
+        "protocol": {
+            "name": protocol.name,
+            "split": protocol.split,
+            "format": protocol.format,
+            "sha256": protocol.sha256,
+        },
         "missing": protocol.missing,
         "rules": rules,
         "left_out": calibrated.left_out,

@@ -51,7 +51,7 @@ def page(calibrated: Calibrated) -> str:
     left_out = [f"<p class=note>Not calibrated. {escape(why)}.</p>" for why in calibrated.left_out.values()]
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         name=escape(calibrated.bundle.manifest.name),
-        list=escape(calibrated.protocol.name),
+        list=escape(calibrated.protocol.title),
         date=entry.provenance.created[:10],
         summary=_table(["", *names], summary) + "".join(left_out),
         prior=f"{100 * entry.prior_spoof:g}",
@@ -152,7 +152,7 @@ def _provenance(calibrated: Calibrated) -> list[tuple[str, str]]:
     rows = [
         ("Detector", f"{manifest.name}, {manifest.precision}"),
         ("Checkpoint", f"{manifest.source.checkpoint}, SHA-256 {manifest.source.sha256 or '-'}"),
-        ("List", f"{protocol.name} ({protocol.format}), SHA-256 {protocol.sha256}"),
+        ("List", f"{protocol.title} ({protocol.format}), SHA-256 {protocol.sha256}"),
         ("Trials", f"{len(protocol.trials)}{left_out}"),
         ("Threshold", f"chosen by {entry.chosen_by}{costs or ''}"),
         ("Prior", f"{100 * entry.prior_spoof:g} % spoofs, for p_spoof"),

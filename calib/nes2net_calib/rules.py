@@ -126,6 +126,7 @@ def calibrate_rule(
         provenance=Provenance(
             protocol=protocol.name,
             sha256=protocol.sha256,
+            split=protocol.split,
             bonafide=bonafide.size,
             spoof=spoof.size,
             speakers=len(speakers) or None,

@@ -120,11 +120,12 @@ class Costs(Record, frozen=True):
     spoof_accepted: Positive
 
 
-class Provenance(Record, frozen=True):
+class Provenance(Record, frozen=True, kw_only=True):
     """The labelled audio that a calibration was fitted on, and how it did there."""
 
     protocol: str  # the list's name
     sha256: str  # of the list
+    split: str | None = None  # of the list, where one was chosen
     bonafide: Count  # trials
     spoof: Count
     speakers: Count | None  # None: the list does not name them

@@ -39,6 +39,7 @@ def calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
             f"{100 * c.costs.prior_spoof:g} % spoofs)"
         )
         speakers = f", {p.speakers} speakers" if p.speakers else ""
+        split = f", split {p.split}" if p.split else ""
         rows += [
             (
                 f"calibration {rule}",
@@ -47,7 +48,10 @@ def calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
             ("  label", f"bonafide from llr {c.threshold:+.4g} on; chosen by {c.chosen_by}{costs or ''}"),
             ("  p_spoof", f"if {100 * c.prior_spoof:g} % of recordings are spoofs"),
             ("  holds for", f"audio of {c.min_seconds:.2f} s or more"),
-            ("  fitted on", f"{p.protocol}: {p.bonafide} bona fide, {p.spoof} spoof{speakers}; {p.created}"),
+            (
+                "  fitted on",
+                f"{p.protocol}{split}: {p.bonafide} bona fide, {p.spoof} spoof{speakers}; {p.created}",
+            ),
             ("  protocol sha256", p.sha256),
             (
                 "  there",

@@ -398,8 +398,10 @@ def test_a_split_must_be_chosen_where_there_are_several(
     for split, counts in {"dev": (80, 60), "all": (96, 72)}.items():
         done = calib(*options, "--split", split)
         assert done.returncode == 0, done.stderr
+        assert f"calibrated on split.csv, split {split}" in done.stdout
         provenance = read_bundle(bundle).manifest.calibration["first"].provenance
-        assert (provenance.bonafide, provenance.spoof) == counts
+        assert (provenance.split, provenance.bonafide, provenance.spoof) == (split, *counts)
+        assert f"List<td>split.csv, split {split} (CSV)" in (bundle / "reports/calibration.html").read_text()
 
 
 @pytest.mark.slow

@@ -134,9 +134,11 @@ def test_csv_has_the_decision_beside_the_score(run, bundle: Path, good: Path, tm
     assert "no such file" in failed["error"]
 
 
-def test_info_shows_the_calibration(run, calibrated) -> None:
+def test_info_shows_the_calibration(run, calibrated, entry) -> None:
     costs = {"prior_spoof": 0.05, "bonafide_rejected": 1, "spoof_accepted": 10}
-    bundle = calibrated(first={"offset": -0.25, "chosen_by": "least cost", "costs": costs}, full={})
+    provenance = {**entry()["provenance"], "split": "b"}
+    first = {"offset": -0.25, "chosen_by": "least cost", "costs": costs, "provenance": provenance}
+    bundle = calibrated(first=first, full={})
     lines = {
         line[:20].strip(): line[20:] for line in reversed(run("--info", "-b", bundle).stdout.splitlines())
     }
@@ -145,7 +147,8 @@ def test_info_shows_the_calibration(run, calibrated) -> None:
     assert lines["label"] == (
         "bonafide from llr +0 on; chosen by least cost (bona fide rejected 1, spoof accepted 10, 5 % spoofs)"
     )
-    assert lines["fitted on"] == "dev.tsv: 1000 bona fide, 2100 spoof, 24 speakers; 2026-12-01T10:00:00+00:00"
+    counts = "1000 bona fide, 2100 spoof, 24 speakers; 2026-12-01T10:00:00+00:00"
+    assert lines["fitted on"] == f"dev.tsv, split b: {counts}"
     assert lines["protocol sha256"] == "ab" * 32
     assert lines["there"] == "EER 5.20 %, Cllr 0.710 before, 0.210 after"
     document = json.loads(run("--info", "-b", bundle, "--format=jsonl").stdout)

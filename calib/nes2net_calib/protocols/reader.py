@@ -77,6 +77,7 @@ def read_protocol(
         hashlib.sha256(data).hexdigest(),
         tuple(trials),
         tuple(map(str, problems)),
+        split,
     )
 
 

@@ -34,6 +34,12 @@ class Protocol:
     sha256: str  # of the file
     trials: tuple[Trial, ...]  # in the list's order
     missing: tuple[str, ...]  # one line for each problem that was left out
+    split: str | None = None  # that was chosen, perhaps "all"; None: what the official scoring counts
+
+    @property
+    def title(self) -> str:
+        """The list's name and split, for people."""
+        return self.name if self.split is None else f"{self.name}, split {self.split}"
 
 
 class Row(NamedTuple):
