@@ -3,8 +3,9 @@
 stdout carries the result, stderr everything else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -30,6 +31,7 @@ WIDTH = 100  # characters, where stdout is no terminal
 USUAL_PRIOR = 0.5  # share of spoofs
 REPORT = "reports/calibration.html"
 INTERRUPTED = 130
+LEAST = 0.0001  # share or cost
 Error = Literal["spoof accepted", "bona fide rejected"]
 
 
@@ -39,6 +41,21 @@ class Rule(str, Enum):
     FIRST = "first"
     FULL = "full"
     WINDOWS = "windows"
+
+
+def up_to(most: float) -> Callable[[str], float]:
+    """A parser of numbers from 0.0001 to `most`; typer's own ranges push names of options out of the help."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = nan
+        if not LEAST <= number <= most:
+            raise typer.BadParameter(f"{text!r} is not a number from {LEAST:g} to {most:g}")
+        return number
+
+    return parse
 
 
 def main() -> None:
@@ -61,7 +78,8 @@ def calib(
         typer.Option(
             metavar="FILE",
             help="List of labelled trials: as ASVspoof 2019, 2021 and 5, In-the-Wild, CtrSVDD and "
-            "PartialSpoof publish it, or CSV with the columns file,label[,system,speaker,split,condition].",
+            "PartialSpoof publish it, or CSV with the columns file, label [, system, speaker, split, "
+            "condition].",
             rich_help_panel=AUDIO,
         ),
     ],
@@ -117,8 +135,7 @@ def calib(
     target_spoof_accepted: Annotated[
         float | None,
         typer.Option(
-            min=0.0001,
-            max=0.5,
+            parser=up_to(0.5),
             metavar="X",
             help="At most this share of the spoofs is accepted (0.01: 1 %).",
             rich_help_panel=THRESHOLD,
@@ -127,8 +144,7 @@ def calib(
     target_bonafide_rejected: Annotated[
         float | None,
         typer.Option(
-            min=0.0001,
-            max=0.5,
+            parser=up_to(0.5),
             metavar="X",
             help="At most this share of the bona fide trials is rejected.",
             rich_help_panel=THRESHOLD,
@@ -137,8 +153,7 @@ def calib(
     prior_spoof: Annotated[
         float | None,
         typer.Option(
-            min=0.0001,
-            max=0.9999,
+            parser=up_to(0.9999),
             metavar="X",
             help="Share of spoofs among the recordings to come, for p_spoof and for --threshold cost.",
             show_default="0.5; with --threshold cost 0.05, ASVspoof 5's",
@@ -148,8 +163,7 @@ def calib(
     cost_bonafide_rejected: Annotated[
         float | None,
         typer.Option(
-            min=0.0001,
-            max=1000,
+            parser=up_to(1000),
             metavar="X",
             help="Cost of a bona fide recording rejected, for --threshold cost.",
             show_default="1, ASVspoof 5's",
@@ -159,8 +173,7 @@ def calib(
     cost_spoof_accepted: Annotated[
         float | None,
         typer.Option(
-            min=0.0001,
-            max=1000,
+            parser=up_to(1000),
             metavar="X",
             help="Cost of a spoof accepted, for --threshold cost.",
             show_default="10, ASVspoof 5's",

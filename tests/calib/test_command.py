@@ -438,7 +438,10 @@ def test_a_threshold_by_a_target(calib, bundle: Path, usual: Path) -> None:
         (["--threshold=eer", "--target-spoof-accepted=0.1"], "exclude each other"),
         (["--target-bonafide-rejected=0.1", "--target-spoof-accepted=0.1"], "exclude each other"),
         (["--cost-spoof-accepted=3"], "--threshold cost"),
-        (["--prior-spoof=1"], "prior-spoof"),
+        (["--prior-spoof=1"], "'--prior-spoof': '1' is not a number from 0.0001 to 0.9999"),
+        (["--target-spoof-accepted=0"], "'0' is not a number from 0.0001 to 0.5"),
+        (["--cost-spoof-accepted=nan", "--threshold=cost"], "'nan' is not a number from 0.0001 to 1000"),
+        (["--cost-spoof-accepted=ten", "--threshold=cost"], "'ten' is not a number"),
         (["--segment=middle"], "middle"),
     ],
 )
@@ -447,6 +450,13 @@ def test_wrong_usage(calib, bundle: Path, usual: Path, options, reason) -> None:
     assert done.returncode == 2
     assert reason in re.sub(r"[\s│]+", " ", done.stderr)
     assert calib(bundle).returncode == 2
+
+
+def test_help_fits_a_terminal_of_80_columns(calib, environment) -> None:
+    environment["COLUMNS"] = "80"
+    shown = calib("--help").stdout
+    assert "--target-bonafide-rejected " in shown and "--cost-bonafide-rejected " in shown
+    assert "\u2026" not in shown  # nothing is cut off
 
 
 @pytest.mark.parametrize("missing", ["sklearn", "matplotlib"])
