@@ -34,6 +34,7 @@ ASVSPOOF_5 = (
     "D_0461 D_0000000190 M - - - - bonafide bonafide -\n"
     "E_4608 E_0000000024 M C11 4 E_0004890277 AC1 A24 spoof -\n"
 )
+ASVSPOOF_5_METADATA = "T_4850 T_0000000000 F - A05 spoof\nT_0461 T_0000000190 M - bonafide bonafide\n"
 CTRSVDD = (
     "m4singer CtrSVDD_0110 CtrSVDD_0110_E_0015416 - - bonafide\n"
     "jvsmusic CtrSVDD_0097 CtrSVDD_0097_E_0010993 - A09 deepfake\n"
@@ -67,6 +68,11 @@ FORMATS = {
         ASVSPOOF_5,
         ("ASVspoof5_protocols/x.tsv", "flac_D/{}.flac"),
         {"D_0000000190": (True, None, "none"), "E_0000000024": (False, "A24", "C11")},
+    ),
+    "ASVspoof 5 metadata": (
+        ASVSPOOF_5_METADATA,
+        ("ASVspoof5.train.metadata.txt", "flac_T/{}.flac"),
+        {"T_0000000000": (False, "A05", "none"), "T_0000000190": (True, None, "none")},
     ),
     "CtrSVDD": (
         CTRSVDD,

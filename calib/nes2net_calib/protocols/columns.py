@@ -72,6 +72,19 @@ ASVSPOOF_5 = Format(
     root="..",
 )
 
+# The list of the challenge, which its baselines read. Columns: asvspoof-challenge/asvspoof5,
+# Baseline-AASIST/data_utils.py (id and label); the others, as the organisers' SASV baseline names them:
+# speaker, utterance, gender, codec, attack, spoofing.
+ASVSPOOF_5_METADATA = Format(
+    "ASVspoof 5 metadata",
+    "T_4850 T_0000000000 F - A05 spoof",
+    *_reader(
+        Columns(6, speaker=0, id=1, condition=3, system=4, label=5, ids=("T_", "D_", "E_"), uncoded="none")
+    ),
+    folders=ASVSPOOF_5.folders,
+    root="..",
+)
+
 # Conditions are codecs (LA) or compressions (DF). Official scoring takes the partition eval alone, not
 # progress, nor the hidden track. Columns: asvspoof-challenge/2021, eval-package/config.py (p_names).
 ASVSPOOF_2021_LA = Format(

@@ -17,6 +17,7 @@ FORMATS = (
     columns.ASVSPOOF_2021_DF,
     columns.ASVSPOOF_2021_LA,
     columns.ASVSPOOF_5,
+    columns.ASVSPOOF_5_METADATA,
     columns.CTRSVDD,
     columns.PARTIALSPOOF,
     columns.ASVSPOOF_2019,
