@@ -2,6 +2,7 @@
 # `make check` lint, types and the quick tests: what to run while working
 # `make test`  everything; may install system packages, and says which first
 # `make calibrate-demo`  the demo detector's llrs and threshold, on dev of CORPUS, and their plots for the README
+# `make evaluate-demo`  the committed demo detector on eval, for the record alone; adds a line to its log
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ CODE := runtime/nes2net_runtime calib/nes2net_calib export/nes2net_export benchm
 CORPUS ?= ../shared/corpus
 DEMO := runtime/nes2net_runtime/demo.nes2net
 
-.PHONY: demo check lint test calibrate-demo clean
+.PHONY: demo check lint test calibrate-demo evaluate-demo clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +45,9 @@ calibrate-demo: $(VENV)/dev
 	$(BIN)/nes2net-calib $(DEMO) --protocol $(CORPUS)/corpus.csv --split dev
 	mkdir -p docs/plots
 	cp $(DEMO)/reports/calibration-*.png docs/plots/
+
+evaluate-demo: $(VENV)/dev
+	$(BIN)/python export/demo/evaluate.py --corpus $(CORPUS) --split eval --log export/demo/eval.jsonl
 
 clean:
 	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

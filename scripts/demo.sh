@@ -15,6 +15,10 @@ echo
 echo "2. The bundle scores a human and a synthetic clip; no torch is needed from here on."
 run nes2net-run --bundle "$out" docs/examples/human.flac docs/examples/synthetic.flac --receipt
 echo
-echo "A score is the detector's bona fide logit: the higher, the more human. Compare the two files rather than"
-echo "one with zero: this small demo detector was trained on 44 minutes of speech, and its scores are not calibrated."
-echo "Your own audio: $BIN/nes2net-run --bundle $out FILE-OR-FOLDER"
+echo "3. The bundle that comes with the package is the same one, calibrated on labelled audio: it tells what a"
+echo "   score means."
+run nes2net-run docs/examples/human.flac docs/examples/synthetic.flac
+echo
+echo "p_spoof: the probability that a recording is synthetic, if half of all are. This small detector shows the"
+echo "toolkit at work; its model card says what it is not for."
+echo "Your own audio: $BIN/nes2net-run FILE-OR-FOLDER"

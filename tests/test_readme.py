@@ -14,6 +14,7 @@ import soundfile
 
 from nes2net_runtime.bundle import DEMO
 
+EXAMPLES = Path(__file__).parents[1] / "docs/examples"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(console|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
@@ -27,13 +28,35 @@ COMMANDS = [
 ELSEWHERE = ("hf:", "random:")
 
 
+def labelled_audio(folder: Path) -> None:
+    """60 noisy pieces of each example clip by 6 speakers, as calls.csv and as ASVspoof 2021 lists them."""
+    rng = np.random.default_rng(1)
+    official = folder / "ASVspoof2021_LA_eval/flac"
+    official.mkdir(parents=True)
+    table, trials = ["file,label,speaker"], []
+    for clip, label in (("human", "bonafide"), ("synthetic", "spoof")):
+        whole = soundfile.read(EXAMPLES / f"{clip}.flac", dtype="float32")[0]
+        for i in range(60):
+            start = rng.integers(len(whole) - 40_000)
+            piece = whole[start : start + 40_000] + 1e-4 * rng.standard_normal(40_000)
+            name, speaker = f"LA_E_{label}{i}", f"{clip}{i % 6}"
+            soundfile.write(official / f"{name}.flac", piece, 16_000)
+            table.append(f"ASVspoof2021_LA_eval/flac/{name}.flac,{label},{speaker}")
+            trials.append(
+                f"{speaker} {name} none none {'-' if clip == 'human' else 'A01'} {label} notrim eval"
+            )
+    (folder / "calls.csv").write_text("\n".join(table) + "\n")
+    (folder / "ASVspoof2021.LA.cm.trial_metadata.txt").write_text("\n".join(trials) + "\n")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, committed_goldens) -> Path:
-    """interview.wav, call.wav (stereo), calls/, eval/, a bundle `big`, a checkpoint Nes2Net_X.pth."""
+    """interview.wav, call.wav (stereo), calls/, eval/, labelled audio, a bundle `big`, Nes2Net_X.pth."""
     sound = 0.1 * np.random.default_rng(0).standard_normal((16_000 * 5, 2))
     for name in ("interview.wav", "call.wav", "calls/1.wav", "calls/2.flac", "eval/E1.flac"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, sound, 16_000)
+    labelled_audio(tmp_path)
     shutil.copytree(DEMO, tmp_path / "big")
     golden = next(g for g in committed_goldens.entries if g["family"] == "wav2vec2-itw")
     shutil.copy(committed_goldens.checkpoint(golden), tmp_path / "Nes2Net_X.pth")
@@ -52,7 +75,11 @@ def test_commands(folder: Path, command: str) -> None:
         shutil.rmtree(folder / "big")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        shlex.split(command), cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path}
+        shlex.split(command),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path, "XDG_CACHE_HOME": str(folder / "cache")},
     )
     assert done.returncode == 0, done.stderr
 

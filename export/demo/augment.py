@@ -16,12 +16,12 @@ CODECS = (("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("WAV",
 
 def augment(audio: Audio, rng: Rng) -> Audio:
     """Half of the time a random chain of effects; a new level and a noise floor always."""
-    x = _level(_effects(audio, rng) if rng.random() < 0.5 else audio, rng.normal(-22, 5))
+    x = _level(effects(audio, rng) if rng.random() < 0.5 else audio, rng.normal(-22, 5))
     floor = np.float32(10 ** (rng.uniform(-90, -65) / 20))
     return np.clip(x + floor * rng.standard_normal(len(x), np.float32), -1, 1)
 
 
-def _effects(x: Audio, rng: Rng) -> Audio:
+def effects(x: Audio, rng: Rng) -> Audio:
     """Each effect with its own probability, from the room to the channel."""
     if rng.random() < 0.3:
         x = soxr.resample(x, RATE, int(RATE * rng.uniform(0.88, 1.12)))
@@ -86,6 +86,12 @@ def band_limit(x: Audio, rng: Rng) -> Audio:
     rate = int(rng.choice([8000, 11_025, 12_000, 14_000]))
     y: Audio = soxr.resample(soxr.resample(x, RATE, rate, "LQ"), rate, RATE, "MQ")
     return y
+
+
+def telephone(x: Audio) -> Audio:
+    """Nothing above 4 kHz; as long as before."""
+    y: Audio = soxr.resample(soxr.resample(x, RATE, RATE // 2), RATE // 2, RATE)
+    return np.resize(y, len(x))
 
 
 def add_noise(x: Audio, snr: float, rng: Rng) -> Audio:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from augment import Audio, augment
+from augment import Audio, augment, effects, telephone
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 from vocoders import VOCODERS
 
 WINDOW = 64_600  # samples that the official protocol scores
+NARROW = 0.1  # of human crops: as many as Codec 2 makes of the others
+PART = 60  # clips that are vocoded and kept together
 
 
 @dataclass(frozen=True)
@@ -50,40 +51,47 @@ def read_corpus(corpus: Path, split: str) -> list[Clip]:
     ]
 
 
-def vocoded_copies(clips: list[Clip], folder: Path, rounds: int, seed: int) -> list[Clip]:
-    """Each human clip once through each vocoder a round; kept in `folder`, so that it is computed once."""
+def vocoded_copies(human: list[Clip], folder: Path, each: int, seed: int) -> list[Clip]:
+    """Each clip through `each` vocoders drawn for it; kept in `folder`, so that it is computed once."""
     folder.mkdir(parents=True, exist_ok=True)
-    human = [clip for clip in clips if clip.bonafide]
-    jobs = [(name, i) for name in VOCODERS for i in range(rounds)]
-    caches = [folder / f"{name}-{i}-{seed}.npz" for name, i in jobs]
+    parts = [human[i : i + PART] for i in range(0, len(human), PART)]
+    caches = [folder / f"{i}-{len(part)}-{each}-{seed}.npz" for i, part in enumerate(parts)]
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        made = [
-            pool.submit(_vocode, human, name, [seed, i, list(VOCODERS).index(name)], cache)
-            for (name, i), cache in zip(jobs, caches, strict=True)
+        jobs = [
+            pool.submit(_vocode, part, each, [seed, i], cache)
+            for i, (part, cache) in enumerate(zip(parts, caches, strict=True))
             if not cache.exists()
         ]
-    for job in made:
+    for job in jobs:
         job.result()
     copies = []
-    for (name, i), cache in zip(jobs, caches, strict=True):
+    for part, cache in zip(parts, caches, strict=True):
         with np.load(cache) as made:
-            copies += [
-                Clip(f"{name}-{i}/{clip.file}", made[str(k)], False, name, clip.speaker, clip.file)
-                for k, clip in enumerate(human)
-            ]
+            for key in made:
+                name, k = key.split("/")
+                parent = part[int(k)]
+                copies.append(
+                    Clip(f"{name}/{parent.file}", made[key], False, name, parent.speaker, parent.file)
+                )
     return copies
 
 
-def _vocode(human: list[Clip], name: str, seed: list[int], cache: Path) -> None:
-    """One vocoder's round over all clips, written whole or not at all."""
+def _vocode(human: list[Clip], each: int, seed: list[int], cache: Path) -> None:
+    """Copies of some clips, written whole or not at all."""
     rng = np.random.default_rng(seed)
-    made = {str(k): _copy(clip.samples(), name, rng) for k, clip in enumerate(human)}
+    made = {
+        f"{name}/{k}": _copy(clip.samples(), str(name), rng)
+        for k, clip in enumerate(human)
+        for name in rng.choice(list(VOCODERS), each, replace=False)
+    }
     np.savez(cache.with_suffix(".part.npz"), allow_pickle=False, **made)
     cache.with_suffix(".part.npz").rename(cache)
 
 
 def _copy(x: Audio, vocoder: str, rng: np.random.Generator) -> NDArray[np.int16]:
-    """A vocoded copy at its original's level."""
+    """A vocoded copy at its original's level; for a third, of the clip as another room or device hears it."""
+    if rng.random() < 0.35:
+        x = effects(x, rng)
     y = VOCODERS[vocoder](x, rng)
     y *= np.sqrt((x @ x / len(x)) / np.maximum(y @ y / len(y), 1e-12))
     return (np.clip(y, -1, 1) * 32767).astype(np.int16)
@@ -94,42 +102,33 @@ def repeat(x: Audio, samples: int) -> Audio:
     return np.resize(x, samples)
 
 
-class Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Item s is step s's batch: audio [batch, samples], labels [batch] (1: bona fide); from (seed, s) alone.
+@dataclass(frozen=True)
+class Speech:
+    """Everything to learn from: human clips, synthetic ones, and vocoded copies of the human ones."""
 
-    Half of a batch is human, speakers weighted by the root of their clips. Each of those has a partner: a
-    vocoded copy of the same clip, or synthetic speech drawn alike over the corpus's systems.
-    """
+    human: list[Clip]
+    tts: list[Clip]
+    copies: list[Clip]
 
-    def __init__(self, corpus: list[Clip], copies: list[Clip], steps: int, pairs: int, seed: int) -> None:
-        self.human = [clip for clip in corpus if clip.bonafide]
-        self.spoofs = [clip for clip in corpus if not clip.bonafide]
-        self.copies: dict[str, list[Clip]] = {clip.file: [] for clip in self.human}
-        for clip in copies:
-            self.copies[clip.parent].append(clip)
-        self.human_weights = _root_weights([clip.speaker for clip in self.human])
-        self.spoof_weights = _root_weights([clip.system for clip in self.spoofs])
-        self.steps, self.pairs, self.seed = steps, pairs, seed
+    def draw(self, crops: int, samples: int, seed: list[int]) -> tuple[Audio, list[str]]:
+        """Augmented crops [crops, samples] and what they are (human, tts, copy), from the seed alone.
 
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = np.random.default_rng([self.seed, step])
-        samples = int(rng.choice([24_000, 32_000, 48_000, WINDOW], p=[0.4, 0.35, 0.15, 0.1]))
-        pairs = max(self.pairs * 24_000 // samples, 1)  # about the same audio each step
-        audio, labels = [], []
-        for _ in range(pairs):
-            human = self.human[rng.choice(len(self.human), p=self.human_weights)]
-            copies = self.copies[human.file]
-            if rng.random() < 0.5:
-                spoof = copies[rng.integers(len(copies))]
-            else:
-                spoof = self.spoofs[rng.choice(len(self.spoofs), p=self.spoof_weights)]
-            for clip in (human, spoof):
-                audio.append(crop(clip, samples, rng))
-                labels.append(int(clip.bonafide))
-        return torch.from_numpy(np.stack(audio)), torch.tensor(labels)
+        Half are human, a quarter each whole synthesis and vocoded copies; speakers and systems are weighted
+        by the root of their clips.
+        """
+        rng = np.random.default_rng(seed)
+        pools = {"human": self.human, "tts": self.tts, "copy": self.copies}
+        weights = {
+            kind: _root_weights([clip.system if kind == "tts" else clip.speaker for clip in clips])
+            for kind, clips in pools.items()
+        }
+        kinds = [str(kind) for kind in rng.choice(["human", "tts", "copy"], crops, p=[0.5, 0.25, 0.25])]
+        drawn = [pools[kind][rng.choice(len(pools[kind]), p=weights[kind])] for kind in kinds]
+        heard = [crop(clip, samples, rng) for clip in drawn]
+        for i, clip in enumerate(drawn):
+            if clip.bonafide and rng.random() < NARROW:
+                heard[i] = telephone(heard[i])
+        return np.stack(heard), kinds
 
 
 def crop(clip: Clip, samples: int, rng: np.random.Generator) -> Audio:

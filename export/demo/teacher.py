@@ -1,80 +1,87 @@
-"""The teacher: classifiers over statistics of cepstra, and the lessons that a network learns from them.
+"""The teacher: experts over a clip's statistics, each trained for one kind of spoof, added as log odds.
 
-Trees and a strongly regularised logistic regression over a clip's statistics generalise to new speakers far
-better than a network trained on the same few labels does, and err on different clips. A network that learns
-their function, on crops of the corpus and on scrambled ones where no label holds, takes over part of that.
+An expert is extremely randomised trees and a strongly regularised logistic regression. Experts that look at
+different things and are trained apart generalise to new speakers, channels and systems better than one that
+looks at everything: their errors are not the same. What they agree on, a network can learn.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-import torch
-from augment import Audio, scramble
-from data import Batches
+from augment import Audio
+from features import Features, features
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
-from spectrum import cepstra
-from torch import Tensor
-from torch.utils.data import Dataset
 
-CEPSTRA = 60
-STATISTICS = 8 * CEPSTRA
-SCRAMBLED = 2  # crops for each labelled one
-SHRINKAGE = 3e-4  # inverse strength of the regression's penalty
-SHARPEN = 1.5  # times the sum of both log odds, which averaging and the penalty draw together
+SHRINKAGE = 3e-4  # inverse strength of the regressions' penalty
+SURE = 0.005  # the trees' probabilities stay this far from 0 and 1
+TEMPERATURE = 3.0  # of the sum of log odds
 
 
-def statistics(audio: Audio, levels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Statistics [480] of the first 60 cepstra of a clip.
+@dataclass(frozen=True)
+class Subject:
+    """What an expert looks at, which spoofs it is taught, and how much its log odds count."""
 
-    Mean, deviation, deviation of change, both deviations' logarithms, and three percentiles.
-    """
-    x = cepstra(audio, levels)[:, :CEPSTRA]
-    spread = np.concatenate([x.std(0), np.diff(x, axis=0).std(0)])
-    percentiles = np.percentile(x, [10, 50, 90], axis=0).ravel()
-    return np.concatenate([x.mean(0), spread, np.log(spread + 1e-3), percentiles]).astype(np.float32)
+    features: str
+    spoofs: str  # "tts": whole synthesis; "copy": vocoded human speech
+    weight: float
+
+
+SUBJECTS = (
+    Subject("cepstra", "tts", 2),
+    Subject("modulation", "tts", 1),
+    Subject("harmonics", "copy", 2),
+    Subject("envelope", "tts", 1),
+)
+
+
+class Expert:
+    """Trees and a regression on one group of statistics [clips, features]; labels: 1 is bona fide."""
+
+    def __init__(self, x: Features, labels: NDArray[np.bool_], seed: int) -> None:
+        self.mean, self.deviation = x.mean(0), x.std(0) + 1e-6
+        self.trees = ExtraTreesClassifier(
+            200, min_samples_leaf=3, class_weight="balanced", n_jobs=-1, random_state=seed
+        ).fit(x, labels)
+        self.trees.n_jobs = 1
+        self.linear = LogisticRegression(C=SHRINKAGE, max_iter=500, class_weight="balanced").fit(
+            self.scaled(x), labels
+        )
+
+    def scaled(self, x: Features) -> Features:
+        return (x - self.mean) / self.deviation
+
+    def log_odds(self, x: Features) -> NDArray[np.float64]:
+        p = self.trees.predict_proba(x)[:, 1].clip(SURE, 1 - SURE)
+        odds: NDArray[np.float64] = np.log(p / (1 - p)) + self.linear.decision_function(self.scaled(x))
+        return odds
 
 
 class Teacher:
-    """Extremely randomised trees and a logistic regression, fitted to labelled crops; added as log odds."""
+    """All experts. `kinds` says for each crop what it is: human, tts or copy."""
 
-    def __init__(self, batches: Batches, levels: NDArray[np.float32], seed: int) -> None:
+    def __init__(
+        self,
+        crops: list[dict[str, Features]],
+        kinds: NDArray[np.str_],
+        levels: NDArray[np.float32],
+        seed: int,
+    ) -> None:
         self.levels = levels
-        crops = [batches[step] for step in range(len(batches))]
-        x = np.stack([statistics(audio, levels) for group, _ in crops for audio in group.numpy()])
-        labels = torch.cat([group for _, group in crops]).numpy()
-        self.mean, self.deviation = x.mean(0), x.std(0)
-        self.trees = ExtraTreesClassifier(
-            400, min_samples_leaf=2, class_weight="balanced", random_state=seed
-        ).fit(x, labels)
-        self.linear = LogisticRegression(C=SHRINKAGE, max_iter=500).fit(
-            (x - self.mean) / self.deviation, labels
-        )
+        self.experts = {}
+        for subject in SUBJECTS:
+            known = np.flatnonzero((kinds == "human") | (kinds == subject.spoofs))
+            x = np.stack([crops[i][subject.features] for i in known])
+            self.experts[subject] = Expert(x, kinds[known] == "human", seed)
 
-    def __call__(self, audio: Audio) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """[batch, samples] -> probability of bona fide [batch], scaled statistics [batch, 480]."""
-        x = np.stack([statistics(one, self.levels) for one in audio])
-        scaled = (x - self.mean) / self.deviation
-        p = self.trees.predict_proba(x)[:, 1].clip(0.01, 0.99)
-        log_odds = np.log(p / (1 - p)) + self.linear.decision_function(scaled)
-        return (1 / (1 + np.exp(-SHARPEN * log_odds))).astype(np.float32), scaled
-
-
-class Lessons(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Item s: step s's crops and scrambled ones, as (audio, the teacher's target [batch], statistics)."""
-
-    def __init__(self, batches: Batches, teacher: Teacher) -> None:
-        self.batches, self.teacher = batches, teacher
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        crops = self.batches[step][0].numpy()
-        rng = np.random.default_rng([self.batches.seed, step, 1])
-        groups = [crops]
-        for _ in range(SCRAMBLED):
-            others = crops[rng.permutation(len(crops))]
-            groups.append(np.stack([scramble(a, b, rng) for a, b in zip(crops, others, strict=True)]))
-        audio = np.concatenate(groups)
-        target, features = self.teacher(audio)
-        return torch.from_numpy(audio), torch.from_numpy(target), torch.from_numpy(features)
+    def __call__(self, audio: Audio) -> tuple[NDArray[np.float32], Features]:
+        """[batch, samples] -> log odds of bona fide [batch], all scaled statistics [batch, n]."""
+        found = [features(one, self.levels) for one in audio]
+        odds = np.zeros(len(audio))
+        scaled = []
+        for subject, expert in self.experts.items():
+            x = np.stack([one[subject.features] for one in found])
+            odds += subject.weight * expert.log_odds(x)
+            scaled.append(expert.scaled(x).clip(-6, 6))
+        return (odds / TEMPERATURE).astype(np.float32), np.concatenate(scaled, 1).astype(np.float32)

@@ -1,6 +1,6 @@
 """Train the demo detector from scratch on CPU: a small wav2vec 2.0-shaped front-end, a Nes2Net-X back-end.
 
-    python export/demo/train.py --corpus DIR --work DIR [--minutes M]
+    python export/demo/train.py --corpus DIR --work DIR
 
 The encoder's weights are computed (spectral_start.py); transformer and back-end learn. Their targets come
 from classifiers over cepstral statistics (teacher.py), and those statistics are predicted beside them.
@@ -13,21 +13,24 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 import torch.nn.functional as F
 from augment import Audio
-from data import WINDOW, Batches, Clip, read_corpus, repeat, vocoded_copies
+from data import WINDOW, Clip, Speech, read_corpus, repeat, vocoded_copies
+from lessons import Part, fit_teacher, make_lessons
+from more_speech import more_speech
 from safetensors.torch import save_file
-from spectral_start import CHANNELS, start_as_cepstra
+from spectral_start import CHANNELS, LearnedChannels, start_as_cepstra, train_projection
 from spectrum import usual_levels
-from teacher import STATISTICS, Lessons, Teacher
+from synthesis import synthetic_speech
+from teacher import Teacher
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from nes2net_calib.metrics import equal_error_rate
 from nes2net_export.models.detector import Detector
@@ -48,38 +51,32 @@ CONFIG = replace(
     pooling="astp",
     pooling_bottleneck=32,
 )
-PAIRS = 5  # of labelled crops of 1.5 s in a batch, fewer when crops are longer; twice as many scrambled ones
-TEACHER_PAIRS = 8  # in a batch of the teacher
-ROUNDS = 3  # of vocoded copies
+COPIES, MORE_COPIES = 6, 4  # of a human clip: of the corpus, of the rest
+PARTS = 50  # of lessons
+BATCH = 24
+STEPS = 4500
 RATE = 1e-3  # of learning, at its peak
 STATISTICS_WEIGHT = 1.0  # of their squared error beside classification
-TEACHER_STEPS = 800  # batches that the teacher sees
 MEMORY = 0.998  # of the average over steps that is evaluated and kept
-MAX_STEPS = 10**7
+EVERY = 250  # steps between evaluations and checkpoints
 
 
 class Training(nn.Module):
     """The detector, and a linear head that predicts clip statistics while it trains."""
 
-    def __init__(self) -> None:
+    def __init__(self, detector: Detector, statistics: int) -> None:
         super().__init__()
-        self.detector = Detector(CONFIG)
-        self.statistics = nn.Linear(self.detector.backend.classifier.in_features, STATISTICS)
+        self.detector = detector
+        self.learned = LearnedChannels(self.detector.encoder)
+        self.statistics = nn.Linear(self.detector.backend.classifier.in_features, statistics)
 
-    def losses(self, audio: Tensor, target: Tensor, statistics: Tensor) -> Tensor:
+    def losses(self, audio: Tensor, log_odds: Tensor, statistics: Tensor) -> Tensor:
         """Squared error of the statistics, cross-entropy of the class: [2]."""
-        with torch.no_grad():
-            frames = self.detector.encoder(audio)
-        pooled = self.detector.backend.pool(self.detector.context(frames))
-        logits = self.detector.backend.classifier(pooled)
-        entropy = F.cross_entropy(logits, torch.stack([1 - target, target], 1))
+        backend = self.detector.backend
+        pooled = backend.pool(self.detector.context(self.learned(audio)))
+        target = log_odds.sigmoid()
+        entropy = F.cross_entropy(backend.classifier(pooled), torch.stack([1 - target, target], 1))
         return torch.stack([F.mse_loss(self.statistics(pooled), statistics), entropy])
-
-    def computed(self) -> Iterator[nn.Parameter]:
-        """Parameters that are computed, not trained."""
-        context = self.detector.context.network
-        for part in (self.detector.encoder, context.input_norm, context.projection):
-            yield from part.parameters()
 
 
 @torch.no_grad()
@@ -107,9 +104,19 @@ def make_opposite(classifier: nn.Linear) -> None:
         p.copy_(torch.stack([-half, half]))
 
 
-def schedule(progress: float) -> float:
-    """Learning rate: up within 2 % of the time, then a half cosine down to zero."""
-    return RATE * min(progress / 0.02, 0.5 + 0.5 * math.cos(math.pi * progress))
+def schedule(step: int) -> float:
+    """Learning rate: up within 200 steps, then a half cosine down to zero."""
+    return RATE * min(step / 200, 0.5 + 0.5 * math.cos(math.pi * step / STEPS))
+
+
+def batch(parts: list[Part], step: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Step's lessons, from (seed, step) alone: audio, the teacher's log odds, statistics."""
+    rng = np.random.default_rng([seed, step])
+    part = parts[rng.integers(len(parts))]
+    chosen = rng.choice(len(part.log_odds), BATCH, replace=False)
+    arrays = (part.audio[chosen] / 32768, part.log_odds[chosen], part.statistics[chosen])
+    audio, log_odds, statistics = (torch.from_numpy(array.astype(np.float32)) for array in arrays)
+    return audio, log_odds, statistics
 
 
 def main() -> None:
@@ -118,97 +125,118 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, required=True, help="folder of corpus.csv and its audio")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is made")
-    parser.add_argument("--minutes", type=float, default=50, help="training time; the schedule's length")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
-    torch.set_num_threads(1)  # the second core prepares batches
     torch.manual_seed(args.seed)
-    train, dev = read_corpus(args.corpus, "train"), read_corpus(args.corpus, "dev")
-    copies = vocoded_copies(train, args.work / "vocoded", ROUNDS, args.seed)
-    batches = Batches(train, copies, MAX_STEPS, PAIRS, args.seed)
-    speech = np.concatenate([batches[i][0].numpy()[:, :24_000] for i in range(16)])
-    levels = usual_levels(speech)
-    teacher = Teacher(Batches(train, copies, TEACHER_STEPS, TEACHER_PAIRS, args.seed + 1), levels, args.seed)
+    dev = read_corpus(args.corpus, "dev")
+    speech = gather(args.corpus, args.work, args.seed)
+    human = np.concatenate([speech.draw(100, 24_000, [args.seed, 2, i])[0] for i in range(2)])
+    levels = usual_levels(human)
+    teacher = load_or_make(
+        args.work / f"teacher-{args.seed}.joblib", lambda: fit_teacher(speech, levels, args.seed)
+    )
     answers = np.concatenate([teacher(repeat(clip.samples(), WINDOW)[None])[0] for clip in dev])
-    print(json.dumps({"teacher_dev_eer": round(eer(answers, dev), 4)}), flush=True)
+    say(args.work, teacher_dev_eer=eer(answers, dev))
 
-    model = Training()
-    left = start_as_cepstra(model.detector, levels, speech)
-    print(json.dumps({"cepstra_variance_left": round(left, 4)}), flush=True)
-    for p in model.computed():
-        p.requires_grad_(False)
+    parts = make_lessons(speech, teacher, PARTS, args.work / "lessons", args.seed)
+    detector = Detector(CONFIG)
+    say(args.work, cepstra_variance_left=start_as_cepstra(detector, levels, human))
+    model = Training(detector, parts[0].statistics.shape[1])
+    train(model, parts, dev, args.work, args.seed)
+
+
+def gather(corpus: Path, work: Path, seed: int) -> Speech:
+    """The corpus's train split, more speech of its speakers and its synthesisers, and vocoded copies."""
+    clips = read_corpus(corpus, "train")
+    human = [clip for clip in clips if clip.bonafide]
+    more = more_speech(work / "more", clips)
+    tts = [clip for clip in clips if not clip.bonafide and not clip.parent]
+    tts += synthetic_speech(work / "more" / "tuxpaint-stamps-default", work / "synthetic", seed)
+    copies = [clip for clip in clips if clip.parent]
+    copies += vocoded_copies(human, work / "copies", COPIES, seed)
+    copies += vocoded_copies(more, work / "more-copies", MORE_COPIES, seed)
+    return Speech(human + more, tts, copies)
+
+
+def load_or_make(cache: Path, make: Callable[[], Teacher]) -> Teacher:
+    """What `make` gives, kept in a file of our own."""
+    if not cache.exists():
+        joblib.dump(make(), cache.with_suffix(".part"))
+        cache.with_suffix(".part").rename(cache)
+    made: Teacher = joblib.load(cache)
+    return made
+
+
+def say(work: Path, **record: float) -> None:
+    """A line of history, rounded."""
+    line = json.dumps({name: round(value, 4) for name, value in record.items()})
+    print(line, flush=True)
+    with (work / "history.jsonl").open("a") as history:
+        history.write(line + "\n")
+
+
+def train(model: Training, parts: list[Part], dev: list[Clip], work: Path, seed: int) -> None:
+    """Train context network and back-end; renew checkpoint and detector as it goes."""
     average = copy.deepcopy(model)
+    context = model.detector.context.network
+    train_projection(context)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.02)
-
-    step, minutes = 0, 0.0
-    checkpoint = args.work / "checkpoint.pt"
+    kept = [context.projection.weight]
+    groups = [{"params": [p for p in parameters if p is not kept[0]]}, {"params": kept, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
+    first, checkpoint = 0, work / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
-        step, minutes = saved["step"], saved["minutes"]
+        first = saved["step"]
 
-    loader = DataLoader(
-        Subset(Lessons(batches, teacher), range(step, MAX_STEPS)),
-        batch_size=None,
-        num_workers=1,
-        prefetch_factor=6,
-    )
-    sums, since, saved_at = np.zeros(2), 0, minutes
-    clock = time.monotonic()
-    for audio, target, statistics in loader:
-        progress = minutes / args.minutes
-        if progress >= 1:
-            break
+    sums, clock = np.zeros(2), time.monotonic()
+    for step in range(first + 1, STEPS + 1):
         for group in optimizer.param_groups:
-            group["lr"] = schedule(progress)
+            group["lr"] = schedule(step)
         model.train()
-        losses = model.losses(audio, target, statistics)
+        losses = model.losses(*batch(parts, step, seed))
         loss = STATISTICS_WEIGHT * losses[0] + losses[1]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 2.0)
         optimizer.step()
-        step += 1
         remember = min(MEMORY, (1 + step) / (10 + step))
         with torch.no_grad():
             for kept, now in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
                 kept.lerp_(now, 1 - remember) if kept.is_floating_point() else kept.copy_(now)
-        sums, since = sums + losses.detach().numpy(), since + 1
-        minutes += (time.monotonic() - clock) / 60
-        clock = time.monotonic()
+        sums += losses.detach().numpy()
+        if step % EVERY and step < STEPS:
+            continue
 
-        if minutes - saved_at >= 2 or minutes >= args.minutes:
-            make_opposite(average.detector.backend.classifier)
-            record = {
-                "step": step,
-                "minutes": round(minutes, 2),
-                "statistics": round(sums[0] / since, 4),
-                "entropy": round(sums[1] / since, 4),
-                "dev_eer": round(eer(score(average.detector.eval(), dev), dev), 4),
-            }
-            print(json.dumps(record), flush=True)
-            with (args.work / "history.jsonl").open("a") as history:
-                history.write(json.dumps(record) + "\n")
-            state = {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "rng": torch.get_rng_state(),
-                "step": step,
-                "minutes": minutes,
-            }
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").rename(checkpoint)
-            heads = {"attention_heads": str(CONFIG.attention_heads)}
-            part = args.work / "detector.part"
-            save_file(official_state_dict(average.detector), part, heads)
-            part.rename(args.work / "detector.safetensors")
-            sums, since, saved_at, clock = np.zeros(2), 0, minutes, time.monotonic()
+        average.learned.merge()
+        make_opposite(average.detector.backend.classifier)
+        found = eer(score(average.detector.eval(), dev), dev)
+        minutes = (time.monotonic() - clock) / 60
+        say(
+            work,
+            step=step,
+            statistics=sums[0] / EVERY,
+            entropy=sums[1] / EVERY,
+            dev_eer=found,
+            minutes=minutes,
+        )
+        sums, clock = np.zeros(2), time.monotonic()
+        state = {
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+        }
+        torch.save(state, checkpoint.with_suffix(".part"))
+        checkpoint.with_suffix(".part").rename(checkpoint)
+        heads = {"attention_heads": str(CONFIG.attention_heads)}
+        part = work / "detector.part"
+        save_file(official_state_dict(average.detector), part, heads)
+        part.rename(work / "detector.safetensors")
 
 
 if __name__ == "__main__":

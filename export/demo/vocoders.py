@@ -5,11 +5,13 @@ is meant to sound good: a detector that has seen many kinds of damage to phase, 
 less reason to learn one of them by heart.
 """
 
+import subprocess
 from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 import pyworld
+import soxr
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import solve_toeplitz
@@ -155,12 +157,47 @@ def phase_damage(audio: Audio, rng: Rng) -> Audio:
     return _istft(torch.polar(magnitude, phase), hop, window, len(audio))
 
 
+def statistical(audio: Audio, rng: Rng) -> Audio:
+    """Statistical synthesis: states with constant mel-cepstra, smoothed over time; a simple excitation."""
+    x, f0, times = _pitch(audio)
+    envelope = pyworld.cheaptrick(x, f0, times, RATE)
+    fft = (envelope.shape[1] - 1) * 2
+    cepstra = pyworld.code_spectral_envelope(envelope, RATE, int(rng.integers(24, 41)))
+    borders = np.cumsum(rng.integers(3, 15, len(f0)))
+    states = np.searchsorted(borders, np.arange(len(f0)), side="right")
+    means = np.stack([cepstra[states == s].mean(0) for s in range(states[-1] + 1)])
+    track = uniform_filter1d(means[states], int(rng.integers(3, 10)), axis=0)
+    kept = rng.uniform(0, 0.4)
+    track = kept * cepstra + (1 - kept) * track
+    track += (track - track.mean(0)) * rng.uniform(0, 0.3)  # global variance restored
+    envelope = pyworld.decode_spectral_envelope(np.ascontiguousarray(track), RATE, fft)
+    bins = np.linspace(0, RATE / 2, fft // 2 + 1)
+    noisy_above = rng.uniform(2000, 9000)  # mixed excitation; past 8 kHz none
+    voiced = np.clip((bins - noisy_above) / 1000, rng.uniform(0, 0.1), 1)
+    aperiodicity = np.where((f0 > 0)[:, None], voiced[None], 1.0)
+    f0 = np.where(f0 > 0, uniform_filter1d(f0, int(rng.integers(1, 12))), 0)
+    return pyworld.synthesize(f0, envelope, aperiodicity, RATE, PERIOD).astype(np.float32)
+
+
+def codec2(audio: Audio, rng: Rng) -> Audio:
+    """Codec 2: harmonics of a quantised envelope at 700 to 3,200 bits a second, 8 kHz."""
+    mode = str(rng.choice(["3200", "2400", "1600", "1400", "1300", "1200", "700C"]))
+    narrow = soxr.resample(audio, RATE, RATE // 2)
+    pcm = (np.clip(narrow, -1, 1) * 32767).astype("<i2").tobytes()
+    bits = subprocess.run(["c2enc", mode, "-", "-"], input=pcm, capture_output=True, check=True).stdout
+    pcm = subprocess.run(["c2dec", mode, "-", "-"], input=bits, capture_output=True, check=True).stdout
+    y: Audio = np.divide(np.frombuffer(pcm, "<i2"), 32768, dtype=np.float32)
+    return soxr.resample(y, RATE // 2, RATE)
+
+
 VOCODERS: dict[str, Callable[[Audio, Rng], Audio]] = {
     "world": world,
     "griffin-lim": griffin_lim,
     "lpc": lpc,
     "sinusoidal": sinusoidal,
     "phase": phase_damage,
+    "statistical": statistical,
+    "codec2": codec2,
 }
 
 
