@@ -56,6 +56,11 @@ def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, trac
     A rule whose evidence is too little is left out, with a warning. Raises EvidenceError where that is
     `first`, or every one; ProtocolError with all audio that can't be scored, unless the plan leaves it out.
     """
+    if protocol.uncounted:
+        say(
+            f"{protocol.name}: {protocol.uncounted} trials left out: the official scoring of "
+            f"{protocol.format} counts {protocol.counted}; --split all takes them, too"
+        )
     if protocol.missing:
         say(_listed(f"warning: {protocol.name}: left out:", protocol.missing))
     done: list[CalibratedRule] = []

@@ -404,6 +404,26 @@ def test_a_split_must_be_chosen_where_there_are_several(
         assert f"List<td>split.csv, split {split} (CSV)" in (bundle / "reports/calibration.html").read_text()
 
 
+def test_trials_that_the_official_scoring_leaves_out_are_counted(
+    calib, bundle: Path, usual: Path, tmp_path: Path
+) -> None:
+    lines = []
+    for i, row in enumerate(csv.DictReader(usual.read_text().splitlines())):
+        id = f"CtrSVDD_{i % 12:04}_D_{i:07}"
+        (tmp_path / f"{id}.wav").symlink_to(usual.parent / row["file"])
+        human = row["label"] == "bonafide"
+        system, label = ("-", "bonafide") if human else ("A14" if i % 9 == 0 else "A09", "deepfake")
+        lines.append(f"jvsmusic CtrSVDD_{i % 12:04} {id} - {system} {label}")
+    (tmp_path / "dev.txt").write_text("\n".join(lines))
+    done = calib(bundle, "--protocol", tmp_path / "dev.txt", "--segment=first")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == (
+        "dev.txt: 8 trials left out: the official scoring of CtrSVDD counts neither attack A14 nor anything "
+        "of acesinger; --split all takes them, too"
+    )
+    assert "first: 160 scores of 160 recordings\n" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_threshold_by_costs(calib, bundle: Path, usual: Path) -> None:
     options = [bundle, "--protocol", usual, "--segment=first", "--threshold=cost"]

@@ -154,10 +154,12 @@ def test_an_audio_folder_is_looked_into_and_nowhere_else(tmp_path: Path, name) -
 def test_2021_counts_the_eval_partition_unless_another_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "trial_metadata.txt", LA_2021)
     touch(*(tmp_path / f"LA_E_{n}.flac" for n in (9332881, 7294490, 7294491, 7294492)))
-    assert [t.split for t in read_protocol(path).trials] == ["eval", "eval"]
+    usual, everything = read_protocol(path), read_protocol(path, split="all")
+    assert [t.split for t in usual.trials] == ["eval", "eval"]
+    assert (usual.uncounted, usual.counted) == (2, "the partition eval alone")
     assert [t.id for t in read_protocol(path, split="progress").trials] == ["LA_E_7294491"]
     assert [t.id for t in read_protocol(path, split="hidden").trials] == ["LA_E_7294492"]
-    assert len(read_protocol(path, split="all").trials) == 4
+    assert (len(everything.trials), everything.uncounted) == (4, 0)
     assert problems(path, split="test") == ["no split 'test'; splits here: eval, hidden, progress, all"]
     write(path, LA_2021.splitlines()[2])
     assert problems(path) == ["no trial that the official scoring counts; splits here: progress, all"]

@@ -93,6 +93,7 @@ ASVSPOOF_2021_LA = Format(
     *_reader(Columns(8, speaker=0, id=1, condition=2, system=4, label=5, split=7, ids=("LA_E_",))),
     folders=("", "flac", "ASVspoof2021_LA_eval/flac"),
     counts=lambda row: row.split == "eval",
+    counted="the partition eval alone",
 )
 ASVSPOOF_2021_DF = Format(
     "ASVspoof 2021 DF",
@@ -100,6 +101,7 @@ ASVSPOOF_2021_DF = Format(
     *_reader(Columns(13, speaker=0, id=1, condition=2, system=4, label=5, split=7, ids=("DF_E_",))),
     folders=("", "flac", "ASVspoof2021_DF_eval/flac"),
     counts=lambda row: row.split == "eval",
+    counted="the partition eval alone",
 )
 
 # Conditions are the data sets that the singers come from. Columns: SVDDChallenge/CtrSVDD_Utils, README.md;
@@ -111,6 +113,7 @@ CTRSVDD = Format(
     *_reader(Columns(6, condition=0, speaker=1, id=2, system=4, label=5, ids=("CtrSVDD_",))),
     folders=("", "train_set", "dev_set", "test_set"),
     counts=lambda row: row.system != "A14" and row.condition != "acesinger",
+    counted="neither attack A14 nor anything of acesinger",
 )
 
 # Bona fide utterances have ASVspoof 2019's ids. Columns: bagustris/nkululeko,

@@ -79,6 +79,8 @@ def read_protocol(
         tuple(trials),
         tuple(map(str, problems)),
         split,
+        len(rows) - len(chosen) if split is None else 0,
+        format.counted,
     )
 
 

@@ -35,6 +35,8 @@ class Protocol:
     trials: tuple[Trial, ...]  # in the list's order
     missing: tuple[str, ...]  # one line for each problem that was left out
     split: str | None = None  # that was chosen, perhaps "all"; None: what the official scoring counts
+    uncounted: int = 0  # trials left out since the official scoring does not count them
+    counted: str = ""  # which ones it counts
 
     @property
     def title(self) -> str:
@@ -82,6 +84,7 @@ class Format:
     suffixes: tuple[str, ...] = (".flac", ".wav")  # of the audio, after the id
     root: str = "."  # of the unpacked data set, from the folder of its lists
     counts: Callable[[Row], bool] = lambda row: True  # in the official scoring
+    counted: str = ""  # the same in words
     spans: SpanReader = lambda folders: ({}, ())  # synthetic spans by id, from files near the audio
 
 
