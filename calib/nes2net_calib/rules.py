@@ -27,6 +27,7 @@ from nes2net_runtime.errors import ProtocolError
 
 MINIMUM = 50  # scores of each class
 SPEAKERS = 5  # of bona fide trials
+SHORTEST = 0.01  # share of the audio that may be shorter than what a calibration holds from
 
 Interval = tuple[float, float]
 
@@ -122,7 +123,7 @@ def calibrate_rule(
         threshold=threshold,
         chosen_by=why(choice),
         costs=bundle.Costs(**asdict(choice)) if isinstance(choice, Costs) else None,
-        min_seconds=min(one.seconds for one in scored),
+        min_seconds=float(np.quantile([one.seconds for one in scored], SHORTEST, method="lower")),
         provenance=Provenance(
             protocol=protocol.name,
             sha256=protocol.sha256,

@@ -126,7 +126,7 @@ class Provenance(Record, frozen=True, kw_only=True):
     protocol: str  # the list's name
     sha256: str  # of the list
     split: str | None = None  # of the list, where one was chosen
-    bonafide: Count  # trials
+    bonafide: Count  # scores: one a trial; under the rule windows, one a window
     spoof: Count
     speakers: Count | None  # None: the list does not name them
     eer: Annotated[float, Meta(ge=0, le=1)]
@@ -144,7 +144,7 @@ class Calibration(Record, frozen=True, kw_only=True):
     threshold: Number  # on the llr: bona fide from there on
     chosen_by: str  # how the threshold was: "EER", "spoof accepted <= 1 %"
     costs: Costs | None = None  # that chose it, where costs did
-    min_seconds: NotNegative  # the shortest audio that it was fitted on
+    min_seconds: NotNegative  # 99 % of the audio that it was fitted on is as long or longer
     provenance: Provenance
 
 

@@ -40,6 +40,7 @@ def calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
         )
         speakers = f", {p.speakers} speakers" if p.speakers else ""
         split = f", split {p.split}" if p.split else ""
+        unit = "windows" if rule == "windows" else "trials"
         rows += [
             (
                 f"calibration {rule}",
@@ -50,7 +51,7 @@ def calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
             ("  holds for", f"audio of {c.min_seconds:.2f} s or more"),
             (
                 "  fitted on",
-                f"{p.protocol}{split}: {p.bonafide} bona fide, {p.spoof} spoof{speakers}; {p.created}",
+                f"{p.protocol}{split}: {p.bonafide} bona fide, {p.spoof} spoof {unit}{speakers}; {p.created}",
             ),
             ("  protocol sha256", p.sha256),
             (

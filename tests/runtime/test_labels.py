@@ -148,7 +148,7 @@ def test_info_shows_the_calibration(run, calibrated, entry) -> None:
     costs = {"prior_spoof": 0.05, "bonafide_rejected": 1, "spoof_accepted": 10}
     provenance = {**entry()["provenance"], "split": "b"}
     first = {"offset": -0.25, "chosen_by": "least cost", "costs": costs, "provenance": provenance}
-    bundle = calibrated(first=first, full={})
+    bundle = calibrated(first=first, full={}, windows={})
     lines = {
         line[:20].strip(): line[20:] for line in reversed(run("--info", "-b", bundle).stdout.splitlines())
     }
@@ -157,10 +157,11 @@ def test_info_shows_the_calibration(run, calibrated, entry) -> None:
     assert lines["label"] == (
         "bonafide from llr +0 on; chosen by least cost (bona fide rejected 1, spoof accepted 10, 5 % spoofs)"
     )
-    counts = "1000 bona fide, 2100 spoof, 24 speakers; 2026-12-01T10:00:00+00:00"
+    counts = "1000 bona fide, 2100 spoof trials, 24 speakers; 2026-12-01T10:00:00+00:00"
     assert lines["fitted on"] == f"dev.tsv, split b: {counts}"
     assert lines["protocol sha256"] == "ab" * 32
     assert lines["there"] == "EER 5.20 %, Cllr 0.710 before, 0.210 after"
+    assert "2100 spoof windows" in run("--info", "-b", bundle).stdout
     document = json.loads(run("--info", "-b", bundle, "--format=jsonl").stdout)
     assert document["manifest"]["calibration"]["first"]["costs"] == costs
 
