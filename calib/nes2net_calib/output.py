@@ -11,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from nes2net_calib.calibrate import Calibrated
+from nes2net_calib.metrics import Costs
 from nes2net_calib.rules import CalibratedRule, Group, Interval
 
+DCF_COSTS = Costs()
 SummaryRow = tuple[str, list[str]]  # what, and its value for each rule
 GroupRow = tuple[
     str, str, list[tuple[str, str]]
@@ -34,6 +36,8 @@ def _summary(rule: CalibratedRule) -> dict[str, str]:
         "EER, 95 % interval": f"{_percent(provenance.eer)} % {_interval(rule.eer_interval)}",
         "Cllr before -> after": f"{provenance.cllr_before:.3f} -> {provenance.cllr_after:.3f} bits",
         "least Cllr of any map": f"{rule.least_cllr:.3f} bits",
+        "least DCF": f"{rule.least_dcf:.3f}",
+        "actual DCF": f"{rule.actual_dcf:.3f}",
         "llr": f"{entry.slope:.4g} x score {sign} {abs(entry.offset):.4g}",
         "bona fide from llr": f"{entry.threshold:+.3f}",
         "  which is the score": f"{rule.llr.score(entry.threshold):+.3f}",
@@ -41,6 +45,14 @@ def _summary(rule: CalibratedRule) -> dict[str, str]:
         "  spoof accepted": f"{_percent(rule.rates.spoof_accepted)} %",
         "holds for audio from": f"{entry.min_seconds:.2f} s",
     }
+
+
+def dcf_costs() -> str:
+    """Whose costs the DCFs have, and which."""
+    return (
+        f"with ASVspoof 5's costs: bona fide rejected {DCF_COSTS.bonafide_rejected:g}, spoof accepted "
+        f"{DCF_COSTS.spoof_accepted:g}, {100 * DCF_COSTS.prior_spoof:g} % spoofs; 1: no detector"
+    )
 
 
 def group_rows(rules: Sequence[CalibratedRule]) -> list[GroupRow]:
@@ -78,6 +90,7 @@ def print_tables(calibrated: Calibrated, console: Console) -> None:
         style = "bold" if what.startswith(("EER", "Cllr")) else ""
         summary.add_row(what, *cells, *[none] * len(calibrated.left_out), style=style)
     console.print(summary)
+    console.print(f"DCF: {dcf_costs()}", style="dim")
     if rows := group_rows(rules):
         groups = _table("EER in % of the spoofs of each attack, and their number", "")
         for rule in rules:
@@ -104,6 +117,8 @@ def json_document(calibrated: Calibrated, bundle: Path) -> str:
             "calibration": rule.entry,
             "eer_interval": rule.eer_interval,
             "least_cllr": rule.least_cllr,
+            "least_dcf": rule.least_dcf,
+            "actual_dcf": rule.actual_dcf,
             "bonafide_rejected": rule.rates.bonafide_rejected,
             "spoof_accepted": rule.rates.spoof_accepted,
             "groups": [asdict(group) for group in rule.groups],
@@ -121,6 +136,7 @@ def json_document(calibrated: Calibrated, bundle: Path) -> str:
             "sha256": protocol.sha256,
         },
         "missing": protocol.missing,
+        "dcf_costs": asdict(DCF_COSTS),
         "rules": rules,
         "left_out": calibrated.left_out,
     }

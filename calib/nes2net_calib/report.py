@@ -8,7 +8,7 @@ from string import Template
 from msgspec.structs import replace
 
 from nes2net_calib.calibrate import Calibrated
-from nes2net_calib.output import group_rows, summary_rows
+from nes2net_calib.output import dcf_costs, group_rows, summary_rows
 from nes2net_calib.plots import (
     Draw,
     det_figure,
@@ -54,6 +54,7 @@ def page(calibrated: Calibrated) -> str:
         list=escape(calibrated.protocol.title),
         date=entry.provenance.created[:10],
         summary=_table(["", *names], summary) + "".join(left_out),
+        dcf=escape(dcf_costs()),
         prior=f"{100 * entry.prior_spoof:g}",
         probabilities=_probabilities(rules[0]),
         det=_picture(svg(det_figure(rules)), "DET curves. " + _each(rules, _errors)),

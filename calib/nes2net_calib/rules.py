@@ -13,10 +13,12 @@ from nes2net_calib.metrics import (
     Costs,
     Decisions,
     Scores,
+    act_dcf,
     cllr,
     decisions,
     equal_error_rate,
     min_cllr,
+    min_dcf,
 )
 from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.scoring import LabelledScore
@@ -58,6 +60,8 @@ class CalibratedRule:
     spoof: Scores
     eer_interval: Interval | None  # 95 %, over speakers
     least_cllr: float  # after the best increasing map, which no affine one can beat
+    least_dcf: float  # with ASVspoof 5's costs, at the best threshold
+    actual_dcf: float  # with the same, of the llrs at the costs' own threshold
     rates: Decisions  # at the threshold
     groups: tuple[Group, ...]
 
@@ -144,6 +148,8 @@ def calibrate_rule(
         spoof,
         eer_interval(scores, trials, np.flatnonzero(is_bonafide), np.flatnonzero(~is_bonafide)),
         min_cllr(bonafide, spoof),
+        min_dcf(bonafide, spoof).value,
+        act_dcf(*llrs).value,
         decisions(*llrs, threshold),
         tuple(_groups(scores, trials, is_bonafide)),
     )

@@ -86,6 +86,10 @@ def test_what_is_printed(calib, bundle: Path, usual: Path) -> None:
     assert "loudness, calibrated on list.csv" in done.stdout
     rows = {line[:25].strip(): line[25:].split() for line in done.stdout.splitlines()}
     assert rows["bona fide / spoof scores"][:6] == ["96", "/", "72", "96", "/", "72"]
+    for row in ("least DCF", "actual DCF"):
+        assert all(0 < float(value) < 2 for value in rows[row]) and len(rows[row]) == 3
+    costs = "with ASVspoof 5's costs: bona fide rejected 1, spoof accepted 10, 5 % spoofs; 1: no detector"
+    assert f"DCF: {costs}\n" in done.stdout
     (attack,) = (line.split() for line in done.stdout.splitlines() if line.startswith(" A01"))
     assert attack[5] == attack[10] == "24"  # spoofs that first and full heard
     assert any(line.startswith(" narrow (condition)") for line in done.stdout.splitlines())
@@ -103,7 +107,9 @@ def test_json_is_the_whole_result(calib, bundle: Path, usual: Path, tmp_path: Pa
     manifest = json.loads((tmp_path / "copy" / MANIFEST).read_text())
     assert {rule: r["calibration"] for rule, r in result["rules"].items()} == manifest["calibration"]
     assert result["protocol"]["sha256"] == manifest["calibration"]["first"]["provenance"]["sha256"]
+    assert result["dcf_costs"] == {"prior_spoof": 0.05, "bonafide_rejected": 1, "spoof_accepted": 10}
     for rule in result["rules"].values():
+        assert 0 < rule["least_dcf"] <= rule["actual_dcf"]
         low, high = rule["eer_interval"]
         assert 0 <= low <= rule["calibration"]["provenance"]["eer"] <= high < 0.5
         assert abs(rule["bonafide_rejected"] - rule["spoof_accepted"]) < 0.03

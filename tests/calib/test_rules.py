@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.rules import calibrate_rule
@@ -26,3 +27,16 @@ def test_a_few_short_clips_do_not_say_from_which_length_a_calibration_holds() ->
         lengths = [0.05] * short + [1.5] * (600 - short)
         rule = calibrate_rule("first", scored(lengths), protocol, "eer", 0.5)
         assert rule.entry.min_seconds == expected
+
+
+def test_the_actual_dcf_is_that_of_the_llrs_and_the_least_one_of_any_threshold() -> None:
+    """ASVspoof 5: costs 1 and 10, 5 % spoofs; rejecting all humans costs 0.95, accepting all spoofs 0.5."""
+    rule = calibrate_rule("first", scored([2.0] * 600), Protocol("list.csv", "CSV", "", (), ()), "eer", 0.5)
+    bonafide, spoof = rule.llr.llr(rule.bonafide), rule.llr.llr(rule.spoof)
+
+    def cost(threshold: float) -> float:
+        return (0.95 * np.mean(bonafide < threshold) + 0.5 * np.mean(spoof >= threshold)) / 0.5
+
+    assert rule.actual_dcf == pytest.approx(cost(np.log(0.5 / 0.95)))
+    assert rule.least_dcf == pytest.approx(min(map(cost, [*bonafide, *spoof, np.inf])))
+    assert 0 < rule.least_dcf <= rule.actual_dcf < 1
