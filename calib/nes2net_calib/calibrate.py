@@ -1,5 +1,6 @@
 """A bundle and a list of labelled trials become a calibration, rule by rule; and the bundle gets it."""
 
+import functools
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from nes2net_calib.progress import Say, Track
 from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.rules import CalibratedRule, EvidenceError, calibrate_rule, check_evidence
 from nes2net_calib.score_cache import ScoreCache, cache_path
-from nes2net_calib.scoring import LabelledScore, score_signals, signals
+from nes2net_calib.scoring import LabelledScore, Length, score_signals, seconds, signals
 from nes2net_calib.thresholds import Choice
 from nes2net_runtime import BundleError, Detector, ProtocolError
 from nes2net_runtime.bundle import MANIFEST, Bundle, CalibrationRule
@@ -66,10 +67,11 @@ def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, trac
     done: list[CalibratedRule] = []
     left_out: dict[CalibrationRule, str] = {}
     trials = protocol.trials
+    length = functools.cache(seconds)  # two rules ask for it, which opens every file
     for rule in plan.rules:
         try:
-            scored, lost = _score(detector, protocol.name, trials, rule, plan, say, track)
-            done.append(calibrate_rule(rule, scored, protocol, plan.choice, plan.prior_spoof))
+            scored, lost = _score(detector, protocol.name, trials, rule, plan, length, say, track)
+            done.append(calibrate_rule(rule, scored, protocol, plan.choice, plan.prior_spoof, track))
         except EvidenceError as error:
             if rule == "first" or len(left_out) + 1 == len(plan.rules):
                 raise
@@ -86,12 +88,13 @@ def _score(
     trials: Sequence[Trial],
     rule: CalibrationRule,
     plan: Plan,
+    length: Length,
     say: Say,
     track: Track,
 ) -> tuple[list[LabelledScore], set[Trial]]:
     """Scores under a rule, and the trials whose audio can't be scored."""
     window = detector.bundle.manifest.audio.window_samples
-    wanted = signals(trials, rule, window)
+    wanted = signals(trials, rule, window, length)
     if unheard := len(trials) - sum(map(len, wanted)):
         short = "fill no window, not even joined with others of their speaker and system"
         long = f"are longer than the {MAX_FULL:g} s that {rule} takes at once"
@@ -100,7 +103,7 @@ def _score(
         check_evidence(name, rule, [signal[0] for signal in wanted], plan.choice)  # before hours of scoring
     cache = ScoreCache(cache_path(detector.bundle.manifest, detector.stages.provider, rule), say)
     before = len(cache.known)
-    scored, problems = score_signals(detector, wanted, rule, cache, track(rule, len(wanted)))
+    scored, problems = score_signals(detector, wanted, rule, cache, track(f"scoring {rule}", len(wanted)))
     new = len(cache.known) - before
     kept = len(wanted) - len(problems) - new
     known = f", {kept} of them scored before" if kept else ""

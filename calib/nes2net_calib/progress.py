@@ -13,12 +13,17 @@ Say = Callable[[str], None]
 Track = Callable[[str, int], Callable[[int], None]]  # (what, how many) -> a function that says how many more
 
 
+def untracked(what: str, total: int) -> Callable[[int], None]:
+    """A Track that shows nothing."""
+    return lambda count: None
+
+
 @contextmanager
 def scoring_progress() -> Iterator[tuple[Say, Track]]:
     """Functions that print a line, and that begin the bar anew."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     bar = Progress(
-        TextColumn("scoring {task.description}"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

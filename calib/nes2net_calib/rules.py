@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from nes2net_calib.breakdown import breakdown
+from nes2net_calib.breakdown import Row, breakdown
 from nes2net_calib.fit import Affine, fit_affine
 from nes2net_calib.intervals import interval
 from nes2net_calib.metrics import (
@@ -20,6 +20,7 @@ from nes2net_calib.metrics import (
     min_cllr,
     min_dcf,
 )
+from nes2net_calib.progress import Track, untracked
 from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.scoring import LabelledScore
 from nes2net_calib.thresholds import Choice, Target, threshold_of, why
@@ -99,7 +100,12 @@ def check_evidence(name: str, rule: CalibrationRule, trials: Sequence[Trial], ch
 
 
 def calibrate_rule(
-    rule: CalibrationRule, scored: Sequence[LabelledScore], protocol: Protocol, choice: Choice, prior: float
+    rule: CalibrationRule,
+    scored: Sequence[LabelledScore],
+    protocol: Protocol,
+    choice: Choice,
+    prior: float,
+    track: Track = untracked,
 ) -> CalibratedRule:
     """Fit the llr and choose the threshold; `prior` is the share of spoofs that p_spoof assumes.
 
@@ -141,33 +147,37 @@ def calibrate_rule(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ),
     )
+    rows = breakdown(is_bonafide, [trial.system for trial in trials], [trial.condition for trial in trials])
+    advance = track(f"intervals of {rule}", 1 + len(rows))  # minutes, where many attacks have many trials
+    whole = eer_interval(scores, trials, np.flatnonzero(is_bonafide), np.flatnonzero(~is_bonafide))
+    advance(1)
+    groups = []
+    for row in rows:
+        groups.append(_group(scores, trials, row))
+        advance(1)
     return CalibratedRule(
         rule,
         entry,
         bonafide,
         spoof,
-        eer_interval(scores, trials, np.flatnonzero(is_bonafide), np.flatnonzero(~is_bonafide)),
+        whole,
         min_cllr(bonafide, spoof),
         min_dcf(bonafide, spoof).value,
         act_dcf(*llrs).value,
         decisions(*llrs, threshold),
-        tuple(_groups(scores, trials, is_bonafide)),
+        tuple(groups),
     )
 
 
-def _groups(scores: Scores, trials: Sequence[Trial], is_bonafide: np.ndarray) -> list[Group]:
-    rows = breakdown(is_bonafide, [trial.system for trial in trials], [trial.condition for trial in trials])
-    return [
-        Group(
-            row.by,
-            row.name,
-            row.bonafide.size,
-            row.spoof.size,
-            equal_error_rate(scores[row.bonafide], scores[row.spoof]).rate,
-            eer_interval(scores, trials, row.bonafide, row.spoof),
-        )
-        for row in rows
-    ]
+def _group(scores: Scores, trials: Sequence[Trial], row: Row) -> Group:
+    return Group(
+        row.by,
+        row.name,
+        row.bonafide.size,
+        row.spoof.size,
+        equal_error_rate(scores[row.bonafide], scores[row.spoof]).rate,
+        eer_interval(scores, trials, row.bonafide, row.spoof),
+    )
 
 
 def eer_interval(

@@ -24,6 +24,7 @@ from nes2net_runtime.segments import SegmentRule
 JOINED = 20.0  # seconds of joined trials; then the next ones are another signal
 CHUNK = 64  # signals that are read, scored and kept before the next ones are
 
+Length = Callable[[Trial], float]  # in seconds
 Signal = tuple[Trial, ...]  # what is scored as one: a trial, or several in a row
 
 
@@ -36,27 +37,38 @@ class LabelledScore:
     seconds: float  # of audio that the score is of
 
 
-def signals(trials: Sequence[Trial], rule: SegmentRule, window_samples: int) -> list[Signal]:
+def seconds(trial: Trial) -> float:
+    """How long a trial's audio is, by its header; 0 where it can't be read."""
+    try:
+        return audio_info(trial.path).seconds
+    except AudioError:
+        return 0.0
+
+
+def signals(
+    trials: Sequence[Trial], rule: SegmentRule, window_samples: int, length: Length = seconds
+) -> list[Signal]:
     """What is scored under a rule: `full` not above 60 s, `windows` joined and filling a window.
 
-    Trials of an unknown speaker are not joined. A file that can't be read is in, for the scoring to say so.
+    `length` tells how long a trial is. Trials of an unknown speaker are not joined. A file that can't be read
+    is in, for the scoring to say so.
     """
     if rule == "first":
         return [(trial,) for trial in trials]
     if rule == "full":
-        return [(trial,) for trial in trials if _seconds(trial) <= MAX_FULL]
+        return [(trial,) for trial in trials if length(trial) <= MAX_FULL]
     lengths: defaultdict[tuple[object, ...], float] = defaultdict(float)
     growing: defaultdict[tuple[object, ...], list[Trial]] = defaultdict(list)
     made: list[Signal] = []
     for trial in trials:
         group = (trial.speaker or trial.id, trial.bonafide, trial.system, trial.condition)
         growing[group].append(trial)
-        lengths[group] += _seconds(trial)
+        lengths[group] += length(trial)
         if lengths[group] >= JOINED:
             made.append(tuple(growing.pop(group)))
             del lengths[group]
-    filled = [group for group, seconds in lengths.items() if seconds >= window_samples / SAMPLE_RATE]
-    return made + [tuple(growing[group]) for group in filled]
+    whole = [group for group, filled in lengths.items() if filled >= window_samples / SAMPLE_RATE]
+    return made + [tuple(growing[group]) for group in whole]
 
 
 def score_signals(
@@ -133,13 +145,6 @@ def _heard(result: FileResult, rule: SegmentRule, window_samples: int) -> Heard:
     if rule != "windows":
         return Heard(end, [score.score for score in result.scores])
     return Heard(window, [score.score for score in result.scores] if end >= window else [])
-
-
-def _seconds(trial: Trial) -> float:
-    try:
-        return audio_info(trial.path).seconds
-    except AudioError:
-        return 0.0
 
 
 def _content(signal: Signal) -> str:

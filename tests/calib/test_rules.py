@@ -1,5 +1,6 @@
 """What a calibration of one segment rule says of itself."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +41,17 @@ def test_the_actual_dcf_is_that_of_the_llrs_and_the_least_one_of_any_threshold()
     assert rule.actual_dcf == pytest.approx(cost(np.log(0.5 / 0.95)))
     assert rule.least_dcf == pytest.approx(min(map(cost, [*bonafide, *spoof, np.inf])))
     assert 0 < rule.least_dcf <= rule.actual_dcf < 1
+
+
+def test_the_intervals_of_all_groups_are_tracked_since_they_take_minutes_on_large_lists() -> None:
+    begun: dict[str, int] = {}
+    done: list[int] = []
+
+    def track(what: str, total: int) -> Callable[[int], None]:
+        begun[what] = total
+        return done.append
+
+    protocol = Protocol("list.csv", "CSV", "", (), ())
+    rule = calibrate_rule("full", scored([2.0] * 200), protocol, "eer", 0.5, track)
+    assert begun == {"intervals of full": 1 + len(rule.groups)}
+    assert sum(done) == 1 + len(rule.groups) == 2

@@ -1,6 +1,7 @@
 """Which audio each segment rule is calibrated on."""
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -36,6 +37,21 @@ def test_first_takes_every_trial_and_full_those_that_it_can_take_at_once(trial) 
     trials = [trial(0.1), trial(60), trial(60.001), trial(1)]
     assert signals(trials, "first", WINDOW) == [(t,) for t in trials]
     assert signals(trials, "full", WINDOW) == [(trials[0],), (trials[1],), (trials[3],)]
+
+
+def test_lengths_that_are_known_are_not_read_again(tmp_path: Path) -> None:
+    lengths = {"a": 70.0, "b": 3.0, "c": 2.0}
+    trials = [Trial(id, tmp_path / id, True, None, "ann", None, None, 1, ()) for id in lengths]
+    asked: list[str] = []
+
+    @cache
+    def length(trial: Trial) -> float:
+        asked.append(trial.id)
+        return lengths[trial.id]
+
+    assert signals(trials, "full", WINDOW, length) == [(trials[1],), (trials[2],)]
+    assert signals(trials, "windows", WINDOW, length) == [(trials[0],), (trials[1], trials[2])]
+    assert asked == ["a", "b", "c"]
 
 
 def test_windows_join_what_is_alike_to_20_seconds(trial) -> None:
