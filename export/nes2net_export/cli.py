@@ -82,13 +82,17 @@ def export(
         typer.Option(help="Activation of the back-end: relu.", rich_help_panel=UNTOLD),
     ] = None,
     normalize_waveform: Annotated[
-        bool | None,
+        bool,
         typer.Option(
-            "--normalize-waveform/--no-normalize-waveform",
-            help="Whether each window is brought to zero mean and unit variance: with CtrSVDD only.",
+            "--normalize-waveform",
+            help="Each window is brought to zero mean and unit variance: with CtrSVDD only.",
             rich_help_panel=UNTOLD,
         ),
-    ] = None,
+    ] = False,
+    no_normalize_waveform: Annotated[  # as one option the two names are cut off in the help
+        bool,
+        typer.Option("--no-normalize-waveform", help="It is not: with others.", rich_help_panel=UNTOLD),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     version: Annotated[
@@ -111,7 +115,10 @@ def export(
             f"{error.name} is not installed: pip install 'nes2net-edge[export,cpu]' makes bundles"
         ) from error
 
-    untold = Untold(attention_heads, dilation, activation, normalize_waveform)
+    if normalize_waveform and no_normalize_waveform:
+        raise typer.BadParameter("--normalize-waveform and --no-normalize-waveform exclude each other")
+    normalize = normalize_waveform if normalize_waveform or no_normalize_waveform else None
+    untold = Untold(attention_heads, dilation, activation, normalize)
     if (checkpoint or "").startswith("random:") and untold != Untold():
         raise typer.BadParameter(f"{checkpoint} has a fixed shape: leave out the options that describe one")
 

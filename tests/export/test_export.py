@@ -144,6 +144,33 @@ def test_a_bound_that_bounds_nothing_is_wrong_usage(tmp_path: Path, bound: str) 
     assert export("--max-parity", bound, "-o", tmp_path / "x").exit_code == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family, option, said",
+    [
+        ("wav2vec2-itw", "--normalize-waveform", "per-window"),
+        ("wavlm-ctrsvdd", "--no-normalize-waveform", "none"),
+    ],
+)
+def test_normalisation_is_as_told(committed_goldens, tmp_path: Path, family, option, said) -> None:
+    """Not what the family's authors use."""
+    (golden,) = (entry for entry in committed_goldens.entries if entry["family"] == family)
+    result = export_golden(committed_goldens, golden, tmp_path / "x", option)
+    assert result.exit_code == 0, result.output
+    assert read_bundle(tmp_path / "x").manifest.audio.normalize == said
+
+
+def test_help_fits_a_terminal_of_80_columns() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "nes2net_export", "--help"],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "--normalize-waveform " in shown and "--no-normalize-waveform " in shown
+    assert "\u2026" not in shown  # nothing is cut off
+
+
 def test_nan_anywhere_is_no_parity() -> None:
     good, bad = np.zeros(3, np.float32), np.array([0, np.nan, 0], np.float32)
     assert relative_error(good, good) == 0
@@ -234,6 +261,7 @@ def test_json_is_the_manifest_and_progress_is_for_terminals(committed_goldens, t
         (["--checkpoint", "none.pth"], 3, "No such file"),
         (["--checkpoint", "random:gpt"], 3, "random:xlsr-300m"),
         (["--checkpoint", "random:xlsr-300m", "--dilation", "1"], 2, "fixed shape"),
+        (["--normalize-waveform", "--no-normalize-waveform"], 2, "--no-normalize-waveform"),
         (["--to", "tflite"], 2, "tflite"),
         (["--opset", "12"], 2, "opset"),
     ],
