@@ -243,6 +243,8 @@ def calib(
             f"{missing} is not installed: pip install 'nes2net-edge[calib,cpu]' calibrates bundles"
         ) from error
 
+    if force and output is None:
+        raise typer.BadParameter("--force replaces a bundle at -o alone, which is not given")
     choice = choose(
         threshold,
         {"spoof accepted": target_spoof_accepted, "bona fide rejected": target_bonafide_rejected},

@@ -469,6 +469,7 @@ def test_a_threshold_by_a_target(calib, bundle: Path, usual: Path) -> None:
         (["--cost-spoof-accepted=nan", "--threshold=cost"], "'nan' is not a number from 0.0001 to 1000"),
         (["--cost-spoof-accepted=ten", "--threshold=cost"], "'ten' is not a number"),
         (["--segment=middle"], "middle"),
+        (["--force"], "--force replaces a bundle at -o alone, which is not given"),
     ],
 )
 def test_wrong_usage(calib, bundle: Path, usual: Path, options, reason) -> None:

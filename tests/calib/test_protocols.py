@@ -288,7 +288,6 @@ def test_a_list_without_trials(tmp_path: Path, content: bytes) -> None:
         b"a.wav,bonafide\n",
         b"file;label\na.wav;bonafide\n",
         b"PA_0010 PA_T_0000001 aaa - bonafide\n",
-        "file,label\na.wav,spoof\n".encode("utf-16"),
         b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(range(256)) * 1000,
         b'"file,label\na.wav,bonafide\n',
     ],
@@ -298,6 +297,18 @@ def test_an_unknown_list_shows_its_first_line_and_what_is_known(tmp_path: Path, 
     assert first.startswith("not a list that is known; its first line is ")
     assert len(first) < 500
     assert {line.partition(":")[0] for line in known} == set(FORMATS)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("content", [OURS, "LA_0069 LA_D_1047731 - - bonafide"])
+def test_a_list_in_utf16_is_said_not_to_be_utf8(tmp_path: Path, content: str, encoding: str) -> None:
+    path = write(tmp_path / "x.csv", content.encode(encoding))
+    assert problems(path) == ["not UTF-8; save it as UTF-8 text (this looks like UTF-16)"]
+
+
+def test_a_list_without_a_line_of_utf8_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.txt", "LA_0069 LA_D_é - - bonafide\n".encode("latin-1"))
+    assert problems(path) == ["not UTF-8; save it as UTF-8 text"]
 
 
 def test_files_and_folders_that_are_not_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -24,6 +25,7 @@ FORMATS = (
 )
 ALL = "all"  # as a split: every trial of the list, also those that the official scoring leaves out
 SHOWN = 20
+NOT_UTF8 = "not UTF-8; save it as UTF-8 text"
 
 
 def read_protocol(
@@ -39,10 +41,12 @@ def read_protocol(
     `missing`, and raises where nothing is left.
     """
     data = _read(path)
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise ProtocolError(f"{path}: {NOT_UTF8} (this looks like UTF-16)")
     if audio is not None and not audio.is_dir():
         raise ProtocolError(f"{audio}: no such folder with audio")
     lines, problems = _decode(data)
-    format = _format_of(path, lines)
+    format = _format_of(path, lines, problems)
     rows: dict[str, Row] = {}
     for item in format.parse(lines):
         if isinstance(item, Problem):
@@ -102,10 +106,10 @@ def _decode(data: bytes) -> tuple[list[str], list[Problem]]:
     return lines, problems
 
 
-def _format_of(path: Path, lines: Sequence[str]) -> Format:
+def _format_of(path: Path, lines: Sequence[str], problems: Sequence[Problem]) -> Format:
     first = next((line.strip() for line in lines if line.strip()), None)
     if first is None:
-        raise ProtocolError(f"{path}: holds no trials")
+        raise ProtocolError(f"{path}: {NOT_UTF8 if problems else 'holds no trials'}")
     for format in FORMATS:
         if format.recognise(lines):
             return format
