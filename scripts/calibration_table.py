@@ -13,7 +13,7 @@ from nes2net_runtime.bundle import read_bundle
 
 def table(bundle: Annotated[Path, typer.Argument(help="A calibrated bundle.")]) -> None:
     """A row for each segment rule."""
-    print("| `--segment` | human / spoof scores | EER | Cllr before, after (bits) | llr | bonafide from llr |")
+    print("| `--segment` | human, spoof | EER | Cllr before, after (bits) | llr | bonafide from llr |")
     print("| --- | --- | --- | --- | --- | --- |")
     for rule, c in (read_bundle(bundle).manifest.calibration or {}).items():
         p = c.provenance
