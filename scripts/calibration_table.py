@@ -1,6 +1,6 @@
 """Print the README's table of a bundle's calibration, as Markdown.
 
-    python scripts/calibration_table.py runtime/nes2net_runtime/demo.nes2net
+python scripts/calibration_table.py runtime/nes2net_runtime/demo.nes2net
 """
 
 from pathlib import Path
