@@ -1,6 +1,7 @@
 """Fixtures that all packages' tests share."""
 
 import json
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,12 @@ class Goldens:
 
 COMMITTED = Goldens(DATA / "golden")
 ALL = Goldens(SHARED / "golden") if (SHARED / "golden/index.json").exists() else None
+
+
+def pytest_configure() -> None:
+    """Commands under test take Ctrl-C also where the tests run in a shell's background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
