@@ -14,10 +14,10 @@ RATE = 16_000
 CODECS = (("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("WAV", "ULAW"), ("WAV", "GSM610"))
 
 
-def augment(audio: Audio, rng: Rng) -> Audio:
-    """Half of the time a random chain of effects; a new level and a noise floor always."""
-    x = _level(effects(audio, rng) if rng.random() < 0.5 else audio, rng.normal(-22, 5))
-    floor = np.float32(10 ** (rng.uniform(-90, -65) / 20))
+def augment(audio: Audio, rng: Rng, share: float) -> Audio:
+    """For a `share` of calls a random chain of effects; a new level and a noise floor always."""
+    x = _level(effects(audio, rng) if rng.random() < share else audio, rng.normal(-22, 4))
+    floor = np.float32(10 ** (rng.uniform(-88, -62) / 20))
     return np.clip(x + floor * rng.standard_normal(len(x), np.float32), -1, 1)
 
 
@@ -81,17 +81,11 @@ def colour(x: Audio, step: float, rng: Rng) -> Audio:
     return y
 
 
-def band_limit(x: Audio, rng: Rng) -> Audio:
+def band_limit(x: Audio, rng: Rng, rate: int | None = None) -> Audio:
     """A lower sampling rate on the way."""
-    rate = int(rng.choice([8000, 11_025, 12_000, 14_000]))
+    rate = rate or int(rng.choice([8000, 11_025, 12_000, 14_000]))
     y: Audio = soxr.resample(soxr.resample(x, RATE, rate, "LQ"), rate, RATE, "MQ")
     return y
-
-
-def telephone(x: Audio) -> Audio:
-    """Nothing above 4 kHz; as long as before."""
-    y: Audio = soxr.resample(soxr.resample(x, RATE, RATE // 2), RATE // 2, RATE)
-    return np.resize(y, len(x))
 
 
 def add_noise(x: Audio, snr: float, rng: Rng) -> Audio:

@@ -1,4 +1,4 @@
-"""What the teacher's experts hear: statistics of a clip, in four groups that fail in different ways.
+"""What the teacher hears: statistics of a clip, in four groups that fail in different ways.
 
 cepstra     shape of the spectrum, down to fine and weak structure: tells synthesisers from voices
 modulation  how cepstra move: over-smoothed or frozen trajectories
@@ -20,16 +20,12 @@ LONG, LONG_HOP = 800, 200  # samples
 SHORT, SHORT_HOP, SHORT_BANDS = 64, 20, 16
 
 
-def features(audio: Audio, levels: NDArray[np.float32]) -> dict[str, Features]:
-    """[samples] -> a vector for each group."""
+def features(audio: Audio, levels: NDArray[np.float32]) -> Features:
+    """[samples] -> all groups, one after the other."""
     c = cepstra(audio, levels)
     level = audio / np.float32(np.sqrt(np.mean(audio**2)) + 1e-6)
-    return {
-        "cepstra": cepstral(c[:, :CEPSTRA]),
-        "modulation": modulation(c[:, :MOVING]),
-        "harmonics": harmonics(level),
-        "envelope": envelope(level),
-    }
+    groups = (cepstral(c[:, :CEPSTRA]), modulation(c[:, :MOVING]), harmonics(level), envelope(level))
+    return np.concatenate(groups)
 
 
 def cepstral(x: Features) -> Features:
@@ -86,7 +82,7 @@ def envelope(audio: Audio) -> Features:
 def _loud(power: NDArray[np.floating]) -> NDArray[np.floating]:
     """Frames but the weakest."""
     total = power.reshape(len(power), -1).sum(1)
-    return power[total > np.percentile(total, QUIET)]
+    return power[total >= np.percentile(total, QUIET)]
 
 
 def _summary(frames: NDArray[np.floating]) -> Features:

@@ -1,6 +1,6 @@
 """Lessons: crops with the teacher's answers; made once, in parts, and kept.
 
-For labelled crops and for as many scrambled ones, for which there are no labels, the teacher has an answer.
+Scrambled crops have no label, but the teacher has an answer.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from teacher import Teacher
 
 LENGTHS = {24_000: 0.35, 32_000: 0.35, 48_000: 0.2, WINDOW: 0.1}  # samples of a crop, share of parts
-PART = 400  # labelled crops in a part, and as many scrambled ones
-TEACHER_PARTS = 60  # parts of labelled crops that the teacher is fitted to
+PART = 400  # crops in a part, and half as many scrambled ones
+TEACHER_PARTS = 30  # parts that the teacher is fitted to, all of them as they are
+AUGMENTED = 0.3  # of the crops in lessons
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ def fit_teacher(speech: Speech, levels: NDArray[np.float32], seed: int) -> Teach
     _share(speech=speech, levels=levels)
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
         parts = list(pool.map(_heard, [[seed, 0, i] for i in range(TEACHER_PARTS)]))
-    crops = [one for part, _ in parts for one in part]
-    return Teacher(crops, np.array([kind for _, kinds in parts for kind in kinds]), levels, seed)
+    statistics = np.concatenate([heard for heard, _ in parts])
+    return Teacher(statistics, np.array([kind for _, kinds in parts for kind in kinds]), levels, seed)
 
 
 def make_lessons(speech: Speech, teacher: Teacher, parts: int, folder: Path, seed: int) -> list[Part]:
@@ -59,18 +60,18 @@ def _share(**things: object) -> None:
     _shared.update(things)
 
 
-def _draw(seed: list[int]) -> tuple[Audio, list[str]]:
+def _draw(seed: list[int], augmented: float) -> tuple[Audio, list[str]]:
     samples = int(np.random.default_rng(seed).choice(list(LENGTHS), p=list(LENGTHS.values())))
     speech = _shared["speech"]
     assert isinstance(speech, Speech)
-    return speech.draw(PART, samples, seed)
+    return speech.draw(PART, samples, seed, augmented)
 
 
-def _heard(seed: list[int]) -> tuple[list[dict[str, Features]], list[str]]:
-    audio, kinds = _draw(seed)
+def _heard(seed: list[int]) -> tuple[Features, list[str]]:
+    audio, kinds = _draw(seed, 0)
     levels = _shared["levels"]
     assert isinstance(levels, np.ndarray)
-    return [features(one, levels) for one in audio], kinds
+    return np.stack([features(one, levels) for one in audio]), kinds
 
 
 def _make(seed: list[int], cache: Path) -> None:
@@ -79,16 +80,17 @@ def _make(seed: list[int], cache: Path) -> None:
         return
     teacher = _shared["teacher"]
     assert isinstance(teacher, Teacher)
-    labelled, _ = _draw(seed)
+    crops, _ = _draw(seed, AUGMENTED)
     rng = np.random.default_rng([*seed, 1])
-    others = labelled[rng.permutation(len(labelled))]
-    scrambled = [scramble(a, b, rng) for a, b in zip(labelled, others, strict=True)]
-    audio = np.concatenate([labelled, np.stack(scrambled)])
+    pairs = rng.permutation(len(crops)).reshape(2, -1)
+    scrambled = [scramble(crops[a], crops[b], rng) for a, b in pairs.T]
+    audio = np.concatenate([crops, np.stack(scrambled)])
     log_odds, statistics = teacher(audio)
+    part = cache.with_suffix(".part.npz")
     np.savez(
-        cache.with_suffix(".part.npz"),
+        part,
         audio=(audio * 32767).astype(np.int16),
         log_odds=log_odds,
         statistics=statistics.astype(np.float16),
     )
-    cache.with_suffix(".part.npz").rename(cache)
+    part.rename(cache)

