@@ -2,7 +2,7 @@
 
 import functools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -67,8 +67,10 @@ def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, trac
     done: list[CalibratedRule] = []
     left_out: dict[CalibrationRule, str] = {}
     trials = protocol.trials
-    length = functools.cache(seconds)  # two rules ask for it, which opens every file
+    length = functools.cache(seconds)  # two rules ask for it
     for rule in plan.rules:
+        if rule != "first":
+            _measure(trials, length, track("lengths", len(trials)))
         try:
             scored, lost = _score(detector, protocol.name, trials, rule, plan, length, say, track)
             done.append(calibrate_rule(rule, scored, protocol, plan.choice, plan.prior_spoof, track))
@@ -80,6 +82,13 @@ def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, trac
         else:
             trials = tuple(trial for trial in trials if trial not in lost)
     return Calibrated(detector.bundle, protocol, tuple(done), left_out)
+
+
+def _measure(trials: Sequence[Trial], length: Length, advance: Callable[[int], None]) -> None:
+    """Ask for all lengths. That opens every file, which takes minutes where a list names 600,000."""
+    for trial in trials:
+        length(trial)
+        advance(1)
 
 
 def _score(
