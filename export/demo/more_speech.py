@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import soundfile
+import soxr
 from augment import RATE, Audio
 from data import Clip
 from numpy.typing import NDArray
@@ -80,26 +82,24 @@ def _unpacked(package: str, folder: Path) -> Path:
 def _decoded(files: list[Path]) -> Iterator[Audio]:
     """Each file at 16 kHz without its quiet edges; what is shorter than 0.15 s is left out."""
     for file in files:
-        raw = ["-f", "g722"] if file.suffix == ".g722" else []
-        command = [
-            "ffmpeg",
-            "-v",
-            "error",
-            *raw,
-            "-i",
-            file,
-            "-ac",
-            "1",
-            "-ar",
-            str(RATE),
-            "-f",
-            "f32le",
-            "-",
-        ]
-        x = np.frombuffer(subprocess.run(command, capture_output=True).stdout, np.float32)
+        x = _decode(file)
         loud = np.flatnonzero(np.abs(x) > QUIET * np.abs(x).max(initial=1e-3))
         if len(loud) and loud[-1] - loud[0] > 0.15 * RATE:
             yield x[max(loud[0] - RATE // 20, 0) : loud[-1] + RATE // 10]
+
+
+def _decode(file: Path) -> Audio:
+    """Mono at 16 kHz; empty where it can't be read."""
+    if file.suffix == ".g722":  # which libsndfile does not know
+        command = ["ffmpeg", "-v", "error", "-f", "g722", "-i", file, "-f", "f32le", "-"]
+        return np.frombuffer(subprocess.run(command, capture_output=True).stdout, np.float32)
+    bare = {"format": "RAW", "subtype": "GSM610", "samplerate": 8000, "channels": 1}
+    try:
+        audio, rate = soundfile.read(file, dtype="float32", **(bare if file.suffix == ".gsm" else {}))
+    except soundfile.LibsndfileError:
+        return np.zeros(0, np.float32)
+    x: Audio = audio if audio.ndim == 1 else audio.mean(1)
+    return soxr.resample(x, rate, RATE) if rate != RATE else x
 
 
 def _joined(pieces: Iterator[Audio]) -> Iterator[NDArray[np.int16]]:
