@@ -16,11 +16,11 @@ SILENCE = 0.02  # mean square of a levelled spectrum that is not amplified furth
 FLOOR = 0.02  # of a band, before its logarithm
 
 
-def sinusoids(bands: int = BANDS, span: int = SPAN) -> NDArray[np.complex64]:
-    """Windowed sinusoids [band, sample] in the middle of `bands` equal bands up to 8 kHz."""
-    n = np.arange(span) - (span - 1) / 2
-    turns = (np.arange(bands) + 0.5) / (2 * bands)
-    bank: NDArray[np.complex64] = np.exp(2j * np.pi * turns[:, None] * n) * np.hanning(span + 2)[1:-1]
+def sinusoids() -> NDArray[np.complex64]:
+    """Windowed sinusoids [band, sample]; band b is centred on 100 b + 50 Hz."""
+    n = np.arange(SPAN) - (SPAN - 1) / 2
+    turns = (np.arange(BANDS) + 0.5) / (2 * BANDS)
+    bank: NDArray[np.complex64] = np.exp(2j * np.pi * turns[:, None] * n) * np.hanning(SPAN + 2)[1:-1]
     return bank.astype(np.complex64)
 
 
