@@ -1,8 +1,10 @@
 """Fixtures that all packages' tests share."""
 
 import json
+import os
 import signal
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,29 @@ def committed_goldens() -> Goldens:
 def examples() -> Path:
     """The folder with one human and one synthetic clip."""
     return Path(__file__).parents[1] / "docs" / "examples"
+
+
+@pytest.fixture
+def on_terminal() -> Callable[[Sequence[str | Path], Mapping[str, str]], str]:
+    """(command, environment) -> what it shows where its stderr is a terminal; it must exit with 0."""
+    pty = pytest.importorskip("pty")
+
+    def show(command: Sequence[str | Path], environment: Mapping[str, str]) -> str:
+        main, terminal = pty.openpty()
+        variables = {**environment, "TERM": "xterm-256color", "COLUMNS": "100"}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal, env=variables)
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(main, 65536)
+            except OSError:  # the terminal's last writer has gone
+                break
+            if not chunk:
+                break
+            shown += chunk
+        os.close(main)
+        assert process.wait() == 0
+        return shown.decode(errors="replace")
+
+    return show

@@ -100,27 +100,13 @@ def test_what_is_printed(calib, bundle: Path, usual: Path) -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_each_long_step_has_its_bar_on_a_terminal(environment, bundle: Path, usual: Path) -> None:
-    pty = pytest.importorskip("pty")
-    main, terminal = pty.openpty()
+def test_each_long_step_has_its_bar_on_a_terminal(
+    on_terminal, environment, bundle: Path, usual: Path
+) -> None:
     command = [sys.executable, "-m", "nes2net_calib", bundle, "--protocol", usual]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=terminal,
-        env={**environment, "TERM": "xterm-256color", "COLUMNS": "100"},
-    )
-    os.close(terminal)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(main, 65536)
-        except OSError:  # the terminal's last writer has gone
-            break
-    os.close(main)
-    assert process.wait() == 0
+    shown = on_terminal(command, environment)
     for step in ("scoring first", "lengths", "scoring full", "scoring windows", "intervals of windows"):
-        assert step.encode() in shown, step
+        assert step in shown
 
 
 def test_json_is_the_whole_result(calib, bundle: Path, usual: Path, tmp_path: Path) -> None:

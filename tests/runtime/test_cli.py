@@ -186,29 +186,9 @@ def test_ctrl_c_exits_with_130(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_progress_is_a_bar_on_a_terminal_and_colourless_if_asked(good: Path) -> None:
-    pty = pytest.importorskip("pty")
+def test_progress_is_a_bar_on_a_terminal_and_colourless_if_asked(on_terminal, good: Path) -> None:
+    command = [sys.executable, "-m", "nes2net_runtime", *[good] * 40]
     for variables, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-        main, terminal = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **variables}
-        files = [str(good)] * 40
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nes2net_runtime", *files],
-            stdout=subprocess.DEVNULL,
-            stderr=terminal,
-            env=environment,
-        )
-        os.close(terminal)
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(main, 65536)
-            except OSError:  # the terminal's last writer has gone
-                break
-            if not chunk:
-                break
-            shown += chunk
-        os.close(main)
-        assert process.wait() == 0
-        assert b"scoring" in shown and b"/40" in shown
-        assert bool(re.search(rb"\x1b\[[0-9;]*3[0-9]", shown)) == coloured
+        shown = on_terminal(command, {**os.environ, **variables})
+        assert "scoring" in shown and "/40" in shown
+        assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", shown)) == coloured
