@@ -43,7 +43,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     assert "nes2net_runtime/demo.nes2net/manifest.json" in names
     assert "nes2net_runtime/records.schema.json" in names
     assert "nes2net_export/demo/demo.safetensors" in names
-    assert sum(name.endswith("LICENSE") and ".dist-info/licenses/" in name for name in names) == 3
+    assert sum(name.endswith("LICENSE") and ".dist-info/licenses/" in name for name in names) == 4
     assert not [name for name in names if name.startswith(("tests/", "docs/", "demo/"))]
 
 

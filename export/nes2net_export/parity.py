@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from nes2net_export.models.detector import Detector
 from nes2net_runtime.bundle import Parity, ParityCase, Stage
-from nes2net_runtime.detector import normalize
 from nes2net_runtime.errors import ParityError
+from nes2net_runtime.sessions import normalize
 from nes2net_runtime.threads import usable_threads
 
 BOUND = 1e-3

@@ -148,6 +148,39 @@ class Calibration(Record, frozen=True, kw_only=True):
     provenance: Provenance
 
 
+class AlertRule(Record, frozen=True, kw_only=True):
+    """When a stream raises an alert (alerts.py draws it)."""
+
+    smoothing: NotNegative  # seconds: time constant of the smoothed llr
+    patience: NotNegative  # seconds that it must stay below alert_llr
+    alert_llr: Number
+    clear_llr: Number  # at least alert_llr: above it, an alert ends
+
+
+class StreamingEvidence(Record, frozen=True, kw_only=True):
+    """How a stream's decisions did on the labelled audio that they were chosen on."""
+
+    protocol: str  # the list's name
+    sha256: str  # of the list
+    split: str | None = None
+    hours: Positive  # of distinct bona fide speech
+    false_alarms: Annotated[int, Meta(ge=0)]
+    false_alarms_per_hour: tuple[NotNegative, NotNegative]  # exact 95 % Poisson interval of the rate
+    changes: Count  # from bona fide to spoof
+    detected: Annotated[int, Meta(ge=0)]  # of them, before the signal's end
+    median_delay: NotNegative | None  # seconds from the first synthetic sample to the alert
+    created: str  # UTC, ISO 8601
+
+
+class Streaming(Record, frozen=True, kw_only=True):
+    """Decision defaults of streams."""
+
+    rule: AlertRule
+    hop: Positive  # seconds between windows
+    min_speech: Annotated[float, Meta(ge=0, le=1)]  # share of a window, else it is not scored
+    evidence: StreamingEvidence
+
+
 class Manifest(Record, frozen=True):
     """`manifest.json`."""
 
@@ -164,6 +197,7 @@ class Manifest(Record, frozen=True):
     stages: list[Stage]
     parity: Parity
     calibration: dict[CalibrationRule, Calibration] | None = None
+    streaming: Streaming | None = None
 
     def with_files(self, files: list[File]) -> "Manifest":
         """The same manifest with these files."""

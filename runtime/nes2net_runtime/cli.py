@@ -1,32 +1,41 @@
-"""`nes2net-run`: score audio files and folders with a bundle.
+"""`nes2net-run`: score audio files and folders, or a stream, with a bundle.
 
 stdout carries results, stderr everything else.
 """
 
 import sys
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, NoReturn
 
+import msgspec
 import typer
 
 from nes2net_runtime import detector as defaults
-from nes2net_runtime.audio import SAMPLE_RATE, Channels, find_audio
+from nes2net_runtime.audio import Channels
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.commands import Exit, installed_versions, one_line_errors, run_app
 from nes2net_runtime.detector import Detector
-from nes2net_runtime.errors import NoAudioError
-from nes2net_runtime.info import damaged_files, receipt_lines, write_info
-from nes2net_runtime.output import Format, make_score_writer, make_writer, write_record
-from nes2net_runtime.progress import ScoringProgress, meaning_lines, totals_line, why_no_labels
-from nes2net_runtime.records import ReceiptRecord
-from nes2net_runtime.segments import FRAME_HOP, MIN_SAMPLES, SegmentRule, round_hop
+from nes2net_runtime.files_command import FileOptions, run_files
+from nes2net_runtime.info import damaged_files, write_info
+from nes2net_runtime.live_command import LiveOptions, choose_source, parse_device, run_live
+from nes2net_runtime.microphone import device_lines, input_devices
+from nes2net_runtime.output import Format, OutputOptions
+from nes2net_runtime.segments import MIN_SAMPLES, SegmentRule
 from nes2net_runtime.sessions import DISTRIBUTIONS, Provider, available_providers
+from nes2net_runtime.sources import FORMATS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 AUDIO = "Which audio is scored"
+LIVE = "Streams: a microphone, a pipe, a file as it plays"
+ALERTS = "When a stream raises an alert"
 RUN = "How it runs"
+FILES_ONLY = frozenset({"segment", "max_seconds", "batch_size", "scores"})
+LIVE_ONLY = frozenset(
+    {"device", "capture_rate", "raw", "vad", "min_speech", "first_after", "record", "report", "labels"}
+    | {"on_alert", "smoothing", "patience", "alert_llr", "clear_llr"}
+)
 OUTPUT = "What is printed"
 
 
@@ -46,6 +55,14 @@ def parse_channels(text: str) -> Channels:
     raise typer.BadParameter(f"{text!r} is not mix, each or a channel's number from 1")
 
 
+def single_channel(text: str) -> int | None:
+    """The channel of a stream, None for the mix."""
+    channels = parse_channels(text)
+    if channels == "each":
+        raise typer.BadParameter("--channels each is for files; a stream is one channel, or the mix")
+    return channels if isinstance(channels, int) else None
+
+
 def print_version(wanted: bool) -> None:
     if wanted:
         versions = installed_versions("nes2net-edge", *DISTRIBUTIONS)
@@ -57,10 +74,13 @@ def print_version(wanted: bool) -> None:
 @app.command(no_args_is_help=True)
 @one_line_errors
 def run(
+    context: typer.Context,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE|DIR]...", help="Audio files, or folders searched for audio.", readable=False
+            metavar="[FILE|DIR|-]...",
+            help="Audio files, or folders searched for audio. -: raw PCM on stdin.",
+            readable=False,
         ),
     ] = None,
     bundle: Annotated[
@@ -91,14 +111,15 @@ def run(
         ),
     ] = None,
     hop: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.001,
             max=3600,
             help="Seconds between starts of windows, rounded to frames of 20 ms.",
+            show_default=f"{defaults.WINDOWS_HOP:g}; of streams {defaults.STREAM_HOP:g}",
             rich_help_panel=AUDIO,
         ),
-    ] = defaults.WINDOWS_HOP,
+    ] = None,
     max_seconds: Annotated[
         float,
         typer.Option(min=0.025, help="Longest file that `full` takes, in seconds.", rich_help_panel=AUDIO),
@@ -111,6 +132,141 @@ def run(
             rich_help_panel=AUDIO,
         ),
     ] = "mix",
+    mic: Annotated[bool, typer.Option("--mic", help="Listen to a microphone.", rich_help_panel=LIVE)] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|N",
+            help="The microphone, by a part of its name or its index.",
+            show_default="the system's",
+            rich_help_panel=LIVE,
+        ),
+    ] = None,
+    capture_rate: Annotated[
+        int | None,
+        typer.Option(
+            min=8000,
+            max=192000,
+            help="Hz at which the microphone records; resampled to 16,000 here.",
+            show_default="48000, else 44100, else 16000",
+            rich_help_panel=LIVE,
+        ),
+    ] = None,
+    raw: Annotated[
+        str,
+        typer.Option(
+            metavar="ENCODING:RATE:CHANNELS",
+            help=f"What stdin holds. Encodings: {', '.join(FORMATS)}.",
+            rich_help_panel=LIVE,
+        ),
+    ] = "s16le:16000:1",
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Score one file as a stream, as fast as possible.", rich_help_panel=LIVE
+        ),
+    ] = False,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Take one file as fast as it would play, or stdin as it comes: like a microphone.",
+            rich_help_panel=LIVE,
+        ),
+    ] = False,
+    vad: Annotated[
+        bool | None,
+        typer.Option(
+            "--vad/--no-vad",
+            help="Score only windows with speech in them.",
+            show_default="on for the microphone",
+            rich_help_panel=LIVE,
+        ),
+    ] = None,
+    min_speech: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of a window that must be speech.",
+            show_default="the bundle's, else 0.25",
+            rich_help_panel=LIVE,
+        ),
+    ] = None,
+    first_after: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="Seconds after which early scores come, of what there is, repeated to a window.",
+            show_default="whole windows only",
+            rich_help_panel=LIVE,
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.flac",
+            help="Keep the audio as the detector heard it. Off: recording people may need their consent.",
+            rich_help_panel=LIVE,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Write a page with waveform and llrs over time.", rich_help_panel=LIVE
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.txt", help="Write alerts as a label track for Audacity.", rich_help_panel=LIVE
+        ),
+    ] = None,
+    on_alert: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Run a command at each alert, its JSON record on stdin; not through a shell.",
+            rich_help_panel=ALERTS,
+        ),
+    ] = None,
+    smoothing: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds over which llrs are smoothed (time constant): more is later and steadier.",
+            show_default="the bundle's, else 2",
+            rich_help_panel=ALERTS,
+        ),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds that the smoothed llr must stay below --alert-llr.",
+            show_default="the bundle's, else 1",
+            rich_help_panel=ALERTS,
+        ),
+    ] = None,
+    alert_llr: Annotated[
+        float | None,
+        typer.Option(
+            help="Smoothed llr below which an alert is raised: less is stricter, with fewer false alarms.",
+            show_default="the bundle's, else 2 below the label's threshold",
+            rich_help_panel=ALERTS,
+        ),
+    ] = None,
+    clear_llr: Annotated[
+        float | None,
+        typer.Option(
+            help="Smoothed llr above which an alert is over.",
+            show_default="the bundle's, else the label's threshold",
+            rich_help_panel=ALERTS,
+        ),
+    ] = None,
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", help="List microphones; no scoring.", rich_help_panel=LIVE)
+    ] = False,
     provider: Annotated[
         Provider,
         typer.Option(
@@ -175,7 +331,7 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Score audio files: is this speech human or synthetic?
+    """Score audio files or a stream: is this speech human or synthetic?
 
     A **score** is the detector's bona fide logit: higher is more human. It orders recordings, no more. Where
     nes2net-calib has calibrated the bundle on labelled audio, there also are:
@@ -190,60 +346,76 @@ def run(
 
     `--info` shows that share and the threshold. All of them hold for audio like that of the calibration.
 
-    Exit codes: 0 all done, 1 an input failed (the others were scored), 2 wrong usage or no audio found,
-    3 the bundle or provider can't be used, 130 interrupted.
+    A **stream** (`--mic`, `-`, `--stream`, `--realtime`) gives a score each hop from its first whole window
+    on, and alerts where the detector is calibrated. Ctrl-C and SIGTERM end it in good order.
+
+    Exit codes: 0 all done (also a stream that was ended), 1 an input failed (the others were scored), 2 wrong
+    usage or no audio found, 3 the bundle, provider or device can't be used, 130 interrupted.
     """
     loaded = read_bundle(bundle)
     if info:
         show_info(loaded, format)
-    wanted_channels = parse_channels(channels)
-    inputs = list(find_audio(paths or []))
-    if not inputs:
-        raise typer.BadParameter("name at least one audio file or folder", param_hint="FILE|DIR")
-    if all(isinstance(error, NoAudioError) for _, error in inputs):
-        for _, error in inputs:
-            typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(Exit.USAGE)
-
-    detector = Detector(loaded, provider, threads)
-    calibrations = detector.calibrations(segment, window_samples)
-    with ExitStack() as files:
-        out = open_output(output, files) if output else sys.stdout
-        writers = [make_writer(format, out, bool(calibrations))]
-        progress = files.enter_context(ScoringProgress(len(inputs)))
-        if scores:
-            writers.append(make_score_writer(open_output(scores, files), progress.say))
-        if segment == "windows" and abs(round_hop(hop) / SAMPLE_RATE - hop) > 1e-9:
-            progress.say(f"hop: {round_hop(hop) / SAMPLE_RATE:g} s (a multiple of {FRAME_HOP} samples)")
-        for result in detector.score_files(
+    if list_devices:
+        show_devices(format)
+    live = mic or stream or realtime or Path("-") in (paths or [])
+    refuse_options(context, FILES_ONLY if live else LIVE_ONLY, live)
+    wanted = OutputOptions(format, output, receipt)
+    open_detector = partial(Detector, loaded, provider, threads)
+    if live:
+        channel = single_channel(channels)
+        source = choose_source(paths or [], mic, parse_device(device), capture_rate, raw, realtime, channel)
+        failed = run_live(
+            source,
+            open_detector,
+            LiveOptions(
+                hop=hop,
+                window_samples=window_samples,
+                channel=channel,
+                first_after=first_after,
+                vad=mic if vad is None else vad,
+                min_speech=min_speech,
+                smoothing=smoothing,
+                patience=patience,
+                alert_llr=alert_llr,
+                clear_llr=clear_llr,
+                on_alert=on_alert,
+                labels=labels,
+                record=record,
+                report=report,
+            ),
+            wanted,
+        )
+    else:
+        failed = run_files(
             paths or [],
-            segment,
-            hop,
-            window_samples,
-            max_seconds,
-            wanted_channels,
-            batch_size,
-            progress.on_segment,
-        ):
-            for write in writers:
-                write(result)
-            progress.file_done(result)
-        totals = progress.totals()
-        if format == "jsonl":
-            if receipt:
-                write_record(ReceiptRecord(receipt=detector.receipt), out)
-            write_record(totals, out)
-    if receipt and format != "jsonl":
-        for line in receipt_lines(detector.receipt):
-            typer.echo(line, err=True)
-    typer.echo(totals_line(totals, detector.stages.provider, detector.stages.threads), err=True)
-    if format == "text":
-        for line in meaning_lines(calibrations, segment):
-            typer.echo(line, err=True)
-    if reason := why_no_labels(loaded.manifest, segment, window_samples):
-        typer.echo(reason, err=True)
-    if totals.failed:
+            open_detector,
+            FileOptions(
+                segment=segment,
+                hop=defaults.WINDOWS_HOP if hop is None else hop,
+                window_samples=window_samples,
+                max_seconds=max_seconds,
+                channels=parse_channels(channels),
+                batch_size=batch_size,
+                scores=scores,
+            ),
+            wanted,
+        )
+    if failed:
         raise typer.Exit(Exit.INPUT_FAILED)
+
+
+def refuse_options(context: typer.Context, names: frozenset[str], live: bool) -> None:
+    """Raise a usage error for an option that was given and means nothing here."""
+    for name in sorted(names):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            where = (
+                "files, not for streams"
+                if live
+                else "streams: --mic, - (stdin), --stream FILE, --realtime FILE"
+            )
+            raise typer.BadParameter(f"{option} is for {where}")
 
 
 def show_info(bundle: Bundle, format: Format) -> NoReturn:
@@ -252,8 +424,11 @@ def show_info(bundle: Bundle, format: Format) -> NoReturn:
     raise typer.Exit(Exit.NO_START if damaged else Exit.DONE)
 
 
-def open_output(path: Path, files: ExitStack) -> TextIO:
-    try:
-        return files.enter_context(path.open("w", encoding="utf-8", newline=""))
-    except OSError as error:
-        raise typer.BadParameter(f"{path} can't be written ({error.strerror})") from error
+def show_devices(format: Format) -> NoReturn:
+    devices = input_devices()
+    if format == "jsonl":
+        typer.echo(msgspec.json.encode(devices).decode())
+    else:
+        for line in device_lines(devices):
+            typer.echo(line)
+    raise typer.Exit(Exit.DONE)

@@ -26,8 +26,11 @@ from nes2net_runtime.errors import AudioError
 from nes2net_runtime.results import FileResult, Score
 from nes2net_runtime.segments import MIN_SAMPLES, Cut, Segment, SegmentRule, cut, round_hop
 from nes2net_runtime.sessions import Provider, Receipt, Stages
+from nes2net_runtime.stream import PIECE, Stream
+from nes2net_runtime.voice_activity import VoiceActivity
 
 WINDOWS_HOP = 2.0  # seconds
+STREAM_HOP = 0.5  # seconds
 MAX_FULL = 60.0  # seconds; attention grows with the square
 ACCELERATOR_BATCH = 8  # segments at once; on a CPU one at a time is as fast, and smallest
 NOT_FINITE = "the detector's output is not a finite number; is the audio far too loud?"
@@ -102,6 +105,29 @@ class Detector:
         self._calibrate(result, how)
         return result.scores
 
+    def stream(
+        self,
+        window_samples: int | None = None,
+        hop: float = STREAM_HOP,
+        first_after: float | None = None,
+        min_speech: float | None = None,
+    ) -> Stream:
+        """Score a mono signal at 16 kHz as it arrives: `feed` its pieces, `close` it; `hop` in seconds.
+
+        `first_after`: seconds after which a first, early score comes. `min_speech`: the share of a
+        window that must be speech for it to be scored; None scores every window. For one thread at a time.
+        """
+        how = self._cut("windows", hop, window_samples, MAX_FULL)
+        return Stream(
+            self.stages,
+            how.window,
+            how.hop,
+            self.calibrations("windows", window_samples),
+            None if first_after is None else max(1, round(first_after * SAMPLE_RATE)),
+            None if min_speech is None else VoiceActivity(how.window + PIECE),
+            min_speech or 0.0,
+        )
+
     def score_files(
         self,
         paths: Sequence[str | os.PathLike[str]],
@@ -175,21 +201,11 @@ class Detector:
     def _run(self, segments: Sequence[Segment]) -> list[Score]:
         """Score segments of equal length as one batch."""
         batch = np.stack([segment.samples for segment in segments])
-        if self.bundle.manifest.audio.normalize == "per-window":
-            batch = normalize(batch)
-        scores = self.stages.run(batch)[:, self.bundle.manifest.score.bonafide_logit]
+        scores = self.stages.score(batch)
         return [
             Score(segment.start / SAMPLE_RATE, segment.end / SAMPLE_RATE, float(score), segment.tail)
             for segment, score in zip(segments, scores, strict=True)
         ]
-
-
-def normalize(batch: Samples) -> Samples:
-    """Each row to zero mean and unit (biased) variance, epsilon 1e-5 (s3prl's layer norm)."""
-    mean = batch.mean(axis=1, keepdims=True, dtype=np.float64)
-    variance = batch.var(axis=1, keepdims=True, dtype=np.float64)
-    normal: Samples = ((batch - mean) / np.sqrt(variance + 1e-5)).astype(np.float32)
-    return normal
 
 
 def _results(path: Path, error: AudioError | None, channels: Channels) -> list[FileResult]:

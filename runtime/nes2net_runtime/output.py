@@ -2,7 +2,10 @@
 
 import csv
 import os
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -13,10 +16,34 @@ from nes2net_runtime.records import AnyRecord, file_record, printable, records_o
 from nes2net_runtime.results import FileResult
 
 Format = Literal["text", "jsonl", "csv"]
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What the command's options say of its output."""
+
+    format: Format
+    path: Path | None  # None: stdout
+    receipt: bool
+
+
 Writer = Callable[[FileResult], None]
 
 CSV_COLUMNS = ("file", "channel", "start", "end", "score", "llr", "p_spoof", "label", "tail", "error")
 COLOURS = {"bonafide": typer.colors.GREEN, "spoof": typer.colors.RED}
+
+
+def open_results(options: OutputOptions, files: ExitStack) -> TextIO:
+    """Where the results go; closed with `files`."""
+    return open_output(options.path, files) if options.path else sys.stdout
+
+
+def open_output(path: Path, files: ExitStack) -> TextIO:
+    """Open a file that an option names; a usage error where it can't be written."""
+    try:
+        return files.enter_context(path.open("w", encoding="utf-8", newline=""))
+    except OSError as error:
+        raise typer.BadParameter(f"{path} can't be written ({error.strerror})") from error
 
 
 def make_writer(format: Format, out: TextIO, calibrated: bool) -> Writer:
@@ -62,6 +89,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
+def count(number: int, noun: str) -> str:
+    """2 windows, 1 window."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def _name(result: FileResult) -> str:
     file = printable(result.file)
     return file if result.channel is None else f"{file} (channel {result.channel})"
@@ -99,14 +131,14 @@ def _label_writer(out: TextIO) -> Writer:
         r = file_record(result)
         spoof = f"{'-' if r.spoof_segments is None else r.spoof_segments} of {r.segments}"
         scores = f"{r.score:+.3f}", f"{r.lowest:+.3f}"
-        line(r.label or "-", _probability(r.p_spoof), *scores, clock(r.lowest_at), spoof, _name(result))
+        line(r.label or "-", probability(r.p_spoof), *scores, clock(r.lowest_at), spoof, _name(result))
 
     line("label", "p_spoof", "score", "lowest", "at", "spoof windows", "file")
     return write
 
 
-def _probability(p: float | None) -> str:
-    """Three digits, and never a 0 or 1 that it is not."""
+def probability(p: float | None) -> str:
+    """A probability for people: three digits, and never a 0 or 1 that it is not."""
     if p is None:
         return "-"
     return "<0.001" if p < 0.001 else ">0.999" if p > 0.999 else f"{p:.3f}"

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nes2net_runtime.audio import audio_info
 from nes2net_runtime.bundle import Calibration, Manifest
 from nes2net_runtime.decisions import CALIBRATE
-from nes2net_runtime.output import clock
+from nes2net_runtime.output import clock, count
 from nes2net_runtime.records import SummaryRecord, printable
 from nes2net_runtime.results import FileResult, Score
 from nes2net_runtime.segments import SegmentRule
@@ -97,9 +97,9 @@ def totals_line(totals: SummaryRecord, provider: str, threads: int) -> str:
     failed = f", {totals.failed} failed" if totals.failed else ""
     speed = totals.audio_seconds / max(totals.wall_seconds, 1e-9)
     return (
-        f"{_count(totals.files, 'file')}{failed}, {_count(totals.segments, 'window')}, "
+        f"{count(totals.files, 'file')}{failed}, {count(totals.segments, 'window')}, "
         f"{clock(totals.audio_seconds)} of audio in {totals.wall_seconds:.1f} s ({speed:.0f}x real time) "
-        f"on {provider}, {_count(threads, 'thread')}"
+        f"on {provider}, {count(threads, 'thread')}"
     )
 
 
@@ -128,7 +128,3 @@ def why_no_labels(manifest: Manifest, segment: SegmentRule, window_samples: int 
         where = " but on audio shorter than a window" if short else ""
         return f"not calibrated for --segment {segment} (only {rules}): no labels{where}; {CALIBRATE}."
     return None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,12 +1,14 @@
 """Machine-readable output: one record a line. `records.schema.json` beside this file is its JSON Schema."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from nes2net_runtime.alerts import Alert
 from nes2net_runtime.decisions import Label
-from nes2net_runtime.results import FileResult, Score
+from nes2net_runtime.results import FileResult, Outage, Score
 from nes2net_runtime.sessions import Receipt
 
 SCHEMA = 1
@@ -29,6 +31,7 @@ class ScoreRecord(_Record, frozen=True, tag="score"):
     p_spoof: float | None  # at the calibration's prior
     label: Label | None
     tail: bool  # end-aligned window after the last on the grid
+    early: bool  # of a stream's beginning, repeated: a whole window was not there yet
 
 
 class FileRecord(_Record, frozen=True, tag="file"):
@@ -56,10 +59,44 @@ class ErrorRecord(_Record, frozen=True, tag="error"):
     error: str
 
 
+class GapRecord(_Record, frozen=True, tag="gap"):
+    """Audio that a stream lost: no window spans it, and the grid of windows starts anew at its end."""
+
+    file: str
+    channel: int | None
+    start: float
+    end: float
+    cause: str
+
+
+class AlertRecord(_Record, frozen=True, tag="alert"):
+    """A stream sounds synthetic: one record when the alert is raised, one when it has ended."""
+
+    file: str
+    channel: int | None
+    state: Literal["raised", "ended"]
+    start: float  # where the first window began whose smoothed llr was low enough
+    end: float  # where the last such window ended; of an alert just raised, up to now
+    raised: float  # when the alert was raised: the end of the window that raised it
+    llr: float  # the lowest smoothed llr
+
+
 class ReceiptRecord(_Record, frozen=True, tag="receipt"):
     """What the detector really ran on."""
 
     receipt: Receipt
+
+
+class StreamSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream adds to the summary. Times in seconds."""
+
+    without_speech: int  # windows that were not scored for that
+    alerts: int
+    gaps: int
+    lost_seconds: float  # in the gaps
+    longest_wait: float  # of live audio before it was scored
+    longest_hop: float
+    work_seconds: float  # spent on the audio
 
 
 class SummaryRecord(_Record, frozen=True, tag="summary"):
@@ -70,9 +107,10 @@ class SummaryRecord(_Record, frozen=True, tag="summary"):
     segments: int
     audio_seconds: float  # of scored files
     wall_seconds: float
+    stream: StreamSummary | None = None
 
 
-AnyRecord = ScoreRecord | FileRecord | ErrorRecord | ReceiptRecord | SummaryRecord
+AnyRecord = ScoreRecord | FileRecord | GapRecord | AlertRecord | ErrorRecord | ReceiptRecord | SummaryRecord
 
 
 def printable(text: str) -> str:
@@ -88,7 +126,8 @@ def records_of(result: FileResult) -> list[AnyRecord]:
                 file=printable(result.file), channel=result.channel, error=printable(str(result.error))
             )
         ]
-    return [*(_score_record(result, score) for score in result.scores), file_record(result)]
+    scores = (score_record(result.file, result.channel, score) for score in result.scores)
+    return [*scores, file_record(result)]
 
 
 def file_record(result: FileResult) -> FileRecord:
@@ -109,10 +148,11 @@ def file_record(result: FileResult) -> FileRecord:
     )
 
 
-def _score_record(result: FileResult, score: Score) -> ScoreRecord:
+def score_record(file: str, channel: int | None, score: Score) -> ScoreRecord:
+    """One score of a file or stream."""
     return ScoreRecord(
-        file=printable(result.file),
-        channel=result.channel,
+        file=printable(file),
+        channel=channel,
         start=score.start,
         end=score.end,
         score=score.score,
@@ -120,7 +160,18 @@ def _score_record(result: FileResult, score: Score) -> ScoreRecord:
         p_spoof=score.p_spoof,
         label=score.label,
         tail=score.tail,
+        early=score.early,
     )
+
+
+def gap_record(file: str, channel: int | None, outage: Outage) -> GapRecord:
+    """What a stream lost."""
+    return GapRecord(file=printable(file), channel=channel, **asdict(outage))
+
+
+def alert_record(file: str, channel: int | None, alert: Alert) -> AlertRecord:
+    """An alert, raised or ended."""
+    return AlertRecord(file=printable(file), channel=channel, **asdict(alert))
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What scoring gives: the scores of segments, and of files."""
+"""What scoring gives: the scores of segments and of files, and what a stream lost."""
 
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
@@ -22,6 +22,16 @@ class Score:
     llr: float | None = None  # log-likelihood ratio: natural log, positive = bona fide
     p_spoof: float | None = None  # probability of spoof, at the calibration's prior
     label: Label | None = None
+    early: bool = False  # of a stream's beginning, before a whole window was there
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Audio that is missing from a stream. Times in seconds of the signal."""
+
+    start: float
+    end: float
+    cause: str
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
@@ -94,8 +95,34 @@ def available_providers() -> list[str]:
     return [ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs in built_in]
 
 
+def cpu_session(model: Path, threads: int) -> Any:
+    """A session on the CPU for a graph that comes with this package."""
+    runtime = import_onnxruntime()
+    return runtime.InferenceSession(
+        model, session_options(runtime, threads), providers=["CPUExecutionProvider"]
+    )
+
+
+def session_options(runtime: ModuleType, threads: int) -> Any:
+    """Options that all sessions share."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # a fall-back is found and said in our own words
+    # Threads that spin after their work burn a core, and take it from the next stage and from everybody.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def normalize(batch: Samples) -> Samples:
+    """Each row to zero mean and unit (biased) variance, epsilon 1e-5 (s3prl's layer norm)."""
+    mean = batch.mean(axis=1, keepdims=True, dtype=np.float64)
+    variance = batch.var(axis=1, keepdims=True, dtype=np.float64)
+    normal: Samples = ((batch - mean) / np.sqrt(variance + 1e-5)).astype(np.float32)
+    return normal
+
+
 class Stages:
-    """The loaded stages; `run` is thread-safe, as ONNX Runtime's sessions are."""
+    """The loaded stages; scoring is thread-safe, as ONNX Runtime's sessions are."""
 
     def __init__(self, bundle: Bundle, provider: Provider = "auto", threads: int | None = None) -> None:
         """Verify the hashes of the stages' files and open them.
@@ -111,10 +138,29 @@ class Stages:
         self.provider, self.sessions = self._open(provider)
         self.load_seconds = time.perf_counter() - start
 
-    def run(self, waveforms: Samples) -> NDArray[np.float32]:
-        """[batch, samples] -> logits [batch, logits]."""
-        tensor = waveforms
-        for stage, session in zip(self.stages, self.sessions, strict=True):
+    @property
+    def frames_reusable(self) -> bool:
+        """Whether `encode` and `score_frames` may share frames among windows."""
+        return len(self.stages) > 1 and self.bundle.manifest.audio.frames_reusable
+
+    def score(self, waveforms: Samples) -> NDArray[np.float32]:
+        """[batch, samples] -> bona fide logits [batch]; normalised first where the bundle says so."""
+        if self.bundle.manifest.audio.normalize == "per-window":
+            waveforms = normalize(waveforms)
+        return self.run(waveforms)[:, self.bundle.manifest.score.bonafide_logit]
+
+    def encode(self, waveform: Samples) -> NDArray[np.float32]:
+        """[samples] -> the encoder's frames [frames, channels]; frame i sees 400 samples from 320 i on."""
+        frames: NDArray[np.float32] = self.run(waveform[None], slice(0, 1))[0]
+        return frames
+
+    def score_frames(self, frames: NDArray[np.float32]) -> float:
+        """The bona fide logit of a window, from its frames [frames, channels]."""
+        return float(self.run(frames[None], slice(1, None))[0, self.bundle.manifest.score.bonafide_logit])
+
+    def run(self, tensor: NDArray[np.float32], stages: slice = slice(None)) -> NDArray[np.float32]:
+        """Run all stages, [batch, samples] -> logits [batch, logits], or some of them."""
+        for stage, session in zip(self.stages[stages], self.sessions[stages], strict=True):
             (tensor,) = session.run(None, {stage.inputs[0].name: tensor})
         return tensor
 
@@ -150,11 +196,7 @@ class Stages:
         return provider, [self._session(stage, provider) for stage in self.stages]
 
     def _session(self, stage: Stage, provider: str) -> Any:
-        options = self.runtime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 4  # a fall-back is found below and said in our own words
-        # Threads that spin after their work burn a core, and take it from the next stage and from everybody.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(self.runtime, self.threads)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         execution_provider = EXECUTION_PROVIDERS[provider]
         path = self.bundle.path / stage.file

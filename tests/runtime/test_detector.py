@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from nes2net_runtime import AudioError, Detector
-from nes2net_runtime.detector import normalize
+from nes2net_runtime.sessions import normalize
 
 
 @pytest.fixture(scope="module")
