@@ -13,10 +13,11 @@ from nes2net_calib.progress import Say, Track
 from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.rules import CalibratedRule, EvidenceError, calibrate_rule, check_evidence
 from nes2net_calib.score_cache import ScoreCache, cache_path
-from nes2net_calib.scoring import LabelledScore, Length, score_signals, seconds, signals
+from nes2net_calib.scoring import EARLY, LabelledScore, Length, score_signals, seconds, signals
+from nes2net_calib.streaming import choose_streaming
 from nes2net_calib.thresholds import Choice
 from nes2net_runtime import BundleError, Detector, ProtocolError
-from nes2net_runtime.bundle import MANIFEST, Bundle, CalibrationRule
+from nes2net_runtime.bundle import MANIFEST, Bundle, CalibrationRule, Streaming
 from nes2net_runtime.bundle_writer import add_calibration, check_free, new_bundle
 from nes2net_runtime.detector import MAX_FULL
 from nes2net_runtime.sessions import Provider
@@ -28,10 +29,11 @@ SHOWN = 20  # problems
 class Plan:
     """What is wanted of a calibration."""
 
-    rules: tuple[CalibrationRule, ...]  # in the order first, full, windows
+    rules: tuple[CalibrationRule, ...]  # in the order first, full, windows, early
     choice: Choice  # of the threshold
     prior_spoof: float  # the share of spoofs that p_spoof assumes
     partial: bool  # leave out audio that can't be scored
+    streaming: bool  # with windows: choose the decision defaults of streams, too
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,16 @@ class Calibrated:
     protocol: Protocol
     rules: tuple[CalibratedRule, ...]
     left_out: Mapping[CalibrationRule, str]
+    streaming: Streaming | None = None
 
 
 def open_detector(bundle: Bundle, provider: Provider, threads: int | None) -> Detector:
     """The detector, without a calibration that its bundle has; raises BundleError for random weights."""
     if bundle.manifest.source.random:
         raise BundleError(f"{bundle.path}: has random weights; only a trained detector can be calibrated")
-    return Detector(Bundle(bundle.path, replace(bundle.manifest, calibration=None)), provider, threads)
+    return Detector(
+        Bundle(bundle.path, replace(bundle.manifest, calibration=None, streaming=None)), provider, threads
+    )
 
 
 def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, track: Track) -> Calibrated:
@@ -69,7 +74,7 @@ def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, trac
     trials = protocol.trials
     length = functools.cache(seconds)  # two rules ask for it
     for rule in plan.rules:
-        if rule != "first":
+        if rule in ("full", "windows"):
             _measure(trials, length, track("lengths", len(trials)))
         try:
             scored, lost = _score(detector, protocol.name, trials, rule, plan, length, say, track)
@@ -81,7 +86,26 @@ def calibrate(detector: Detector, protocol: Protocol, plan: Plan, say: Say, trac
             say(f"warning: {error}; {rule} is not calibrated")
         else:
             trials = tuple(trial for trial in trials if trial not in lost)
-    return Calibrated(detector.bundle, protocol, tuple(done), left_out)
+    streaming = _streaming(detector, protocol, trials, done, say, track) if plan.streaming else None
+    return Calibrated(detector.bundle, protocol, tuple(done), left_out, streaming)
+
+
+def _streaming(
+    detector: Detector,
+    protocol: Protocol,
+    trials: Sequence[Trial],
+    rules: Sequence[CalibratedRule],
+    say: Say,
+    track: Track,
+) -> Streaming | None:
+    """Decision defaults of streams; None, with a warning, where the evidence is too little."""
+    for rule in rules:
+        if rule.rule == "windows":
+            try:
+                return choose_streaming(detector, protocol, trials, rule.entry, track)
+            except EvidenceError as error:
+                say(f"warning: {error}; streams keep the usual ones")
+    return None
 
 
 def _measure(trials: Sequence[Trial], length: Length, advance: Callable[[int], None]) -> None:
@@ -105,9 +129,12 @@ def _score(
     window = detector.bundle.manifest.audio.window_samples
     wanted = signals(trials, rule, window, length)
     if unheard := len(trials) - sum(map(len, wanted)):
-        short = "fill no window, not even joined with others of their speaker and system"
-        long = f"are longer than the {MAX_FULL:g} s that {rule} takes at once"
-        say(f"{rule}: {unheard} of {len(trials)} files {long if rule == 'full' else short}")
+        reasons = {
+            "full": f"are longer than the {MAX_FULL:g} s that full takes at once",
+            "windows": "fill no window, not even joined with others of their speaker and system",
+            "early": f"are shorter than {EARLY[0]:g} s",
+        }
+        say(f"{rule}: {unheard} of {len(trials)} files {reasons[rule]}")
     if rule != "windows":
         check_evidence(name, rule, [signal[0] for signal in wanted], plan.choice)  # before hours of scoring
     cache = ScoreCache(cache_path(detector.bundle.manifest, detector.stages.provider, rule), say)
@@ -153,11 +180,11 @@ def write(calibrated: Calibrated, documents: Mapping[str, bytes], output: Path |
     entries = {rule.rule: rule.entry for rule in calibrated.rules}
     source = calibrated.bundle.path
     if output is None:
-        add_calibration(source, entries, documents)
+        add_calibration(source, entries, documents, calibrated.streaming)
         return source
     with new_bundle(output, force) as copy:
         for file in (MANIFEST, *(file.path for file in calibrated.bundle.manifest.files)):
             (copy / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / file, copy / file)
-        add_calibration(copy, entries, documents)
+        add_calibration(copy, entries, documents, calibrated.streaming)
     return output

@@ -13,6 +13,7 @@ from rich.table import Table
 from nes2net_calib.calibrate import Calibrated
 from nes2net_calib.metrics import Costs
 from nes2net_calib.rules import CalibratedRule, Group, Interval
+from nes2net_runtime.info import streaming_rows
 
 DCF_COSTS = Costs()
 SummaryRow = tuple[str, list[str]]  # what, and its value for each rule
@@ -29,16 +30,15 @@ def summary_rows(rules: Sequence[CalibratedRule]) -> list[SummaryRow]:
 
 def _summary(rule: CalibratedRule) -> dict[str, str]:
     entry, provenance = rule.entry, rule.entry.provenance
-    sign = "-" if entry.offset < 0 else "+"
     return {
         "bona fide / spoof scores": f"{provenance.bonafide} / {provenance.spoof}",
         "speakers of bona fide": str(provenance.speakers or "not told"),
-        "EER, 95 % interval": f"{_percent(provenance.eer)} % {_interval(rule.eer_interval)}",
-        "Cllr before -> after": f"{provenance.cllr_before:.3f} -> {provenance.cllr_after:.3f} bits",
-        "least Cllr of any map": f"{rule.least_cllr:.3f} bits",
+        "EER, 95 % interval, %": f"{_percent(provenance.eer)} {_interval(rule.eer_interval)}",
+        "Cllr before -> after, bits": f"{provenance.cllr_before:.3f} -> {provenance.cllr_after:.3f}",
+        "least Cllr of any map": f"{rule.least_cllr:.3f}",
         "least DCF": f"{rule.least_dcf:.3f}",
         "actual DCF": f"{rule.actual_dcf:.3f}",
-        "llr": f"{entry.slope:.4g} x score {sign} {abs(entry.offset):.4g}",
+        "llr: slope, offset": f"{entry.slope:.3g}, {entry.offset:+.3g}",
         "bona fide from llr": f"{entry.threshold:+.3f}",
         "  which is the score": f"{rule.llr.score(entry.threshold):+.3f}",
         "  bona fide rejected": f"{_percent(rule.rates.bonafide_rejected)} %",
@@ -73,7 +73,7 @@ def _percent(rate: float) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
-    return "(-)" if interval is None else f"({_percent(interval[0])} - {_percent(interval[1])})"
+    return "(-)" if interval is None else f"({_percent(interval[0])}-{_percent(interval[1])})"
 
 
 def print_tables(calibrated: Calibrated, console: Console) -> None:
@@ -91,9 +91,17 @@ def print_tables(calibrated: Calibrated, console: Console) -> None:
         summary.add_row(what, *cells, *[none] * len(calibrated.left_out), style=style)
     console.print(summary)
     console.print(f"DCF: {dcf_costs()}", style="dim")
-    if rows := group_rows(rules):
+    if calibrated.streaming:
+        streams = _table("Streams", "")
+        streams.show_header = False
+        streams.add_column()
+        for what, text in streaming_rows(calibrated.streaming):
+            streams.add_row(what, escape(text))
+        console.print(streams)
+    grouped = [rule for rule in rules if rule.rule != "early"]  # four do not fit into 100 columns
+    if rows := group_rows(grouped):
         groups = _table("EER in % of the spoofs of each attack, and their number", "")
-        for rule in rules:
+        for rule in grouped:
             groups.add_column(rule.rule, justify="right")
             groups.add_column("", justify="right", style="dim")
         for by, name, pairs in rows:
@@ -139,5 +147,6 @@ def json_document(calibrated: Calibrated, bundle: Path) -> str:
         "dcf_costs": asdict(DCF_COSTS),
         "rules": rules,
         "left_out": calibrated.left_out,
+        "streaming": calibrated.streaming,
     }
     return msgspec.json.encode(document).decode()

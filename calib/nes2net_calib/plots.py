@@ -24,7 +24,12 @@ from nes2net_calib.thresholds import why
 
 Draw = Callable[[Axes, CalibratedRule], None]
 
-RULES = {"first": "#0067b1", "full": "#b8447e", "windows": "#00836b"}  # apart for the colour-blind, too
+RULES = {
+    "first": "#0067b1",
+    "full": "#b8447e",
+    "windows": "#00836b",
+    "early": "#9a6700",
+}  # apart for the colour-blind, too
 BONAFIDE, SPOOF = "#2a7fb8", "#d95f02"
 INK, FAINT = "#24292f", "#8b949e"
 STYLE: Any = {

@@ -23,6 +23,7 @@ from nes2net_calib.plots import (
 from nes2net_calib.rules import CalibratedRule
 from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.decisions import decide_llr
+from nes2net_runtime.info import streaming_rows
 
 PAGE = Path(__file__).parent / "report.html"
 PICTURES = {"det": det_figure, "scores": scores_figure, "reliability": reliability_figure}
@@ -31,6 +32,7 @@ HEARS = {
     "first": "the first window of a recording",
     "full": "a recording as a whole",
     "windows": "windows of a long recording",
+    "early": "the first 1, 2 and 3 s, repeated",
 }
 
 
@@ -62,6 +64,7 @@ def page(calibrated: Calibrated) -> str:
         reliability=_panels(rules, draw_reliability, (3.2, 3.1), _reliability),
         chosen_by=escape(entry.chosen_by),
         groups=_groups(rules),
+        streams=_streams(calibrated),
         provenance=_table(None, _provenance(calibrated)),
     )
 
@@ -141,6 +144,14 @@ def _groups(rules: Sequence[CalibratedRule]) -> str:
 def _group(cell: tuple[str, str]) -> str:
     spoofs, eer = cell
     return "-" if eer == "-" else f"{_typeset(eer)}<br><small>{spoofs} spoofs</small>"
+
+
+def _streams(calibrated: Calibrated) -> str:
+    if calibrated.streaming is None:
+        return "<p>No decision defaults were chosen: streams take the usual ones.</p>"
+    return _table(
+        None, [(name.strip(), _typeset(text)) for name, text in streaming_rows(calibrated.streaming)]
+    )
 
 
 def _provenance(calibrated: Calibrated) -> list[tuple[str, str]]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 from platformdirs import user_cache_path
 
-from nes2net_runtime.bundle import Manifest
+from nes2net_runtime.bundle import CalibrationRule, Manifest
 from nes2net_runtime.commands import installed_versions
-from nes2net_runtime.segments import SegmentRule
 from nes2net_runtime.sessions import DISTRIBUTIONS
 
 
@@ -61,7 +60,7 @@ def _lines(path: Path) -> list[bytes]:
         return []
 
 
-def cache_path(manifest: Manifest, provider: str, rule: SegmentRule) -> Path:
+def cache_path(manifest: Manifest, provider: str, rule: CalibrationRule) -> Path:
     """In the user's cache folder, one file for all that a score depends on but the audio.
 
     Weights may have any name, so every file of the bundle counts but its reports.

@@ -2,7 +2,8 @@
 
 Each segment rule is scored on its own kind of audio. `first` and `full` take every trial as it is. `windows`
 repeats what is shorter than a window, which is not what it hears of a long recording: trials of one speaker
-(and one label, system and condition) are joined until they fill several windows.
+(and one label, system and condition) are joined until they fill several windows. `early` takes the first 1,
+2 and 3 seconds of a trial, each repeated to a window as a stream's early scores are.
 """
 
 import hashlib
@@ -15,14 +16,16 @@ import numpy as np
 
 from nes2net_calib.protocols import Trial
 from nes2net_calib.score_cache import Heard, ScoreCache
-from nes2net_runtime import AudioError, BundleError, Detector, FileResult
+from nes2net_runtime import AudioError, BundleError, Detector, FileResult, Score
 from nes2net_runtime.audio import SAMPLE_RATE, Samples, audio_info, read_blocks
-from nes2net_runtime.bundle import sha256
+from nes2net_runtime.bundle import CalibrationRule, sha256
 from nes2net_runtime.detector import MAX_FULL, SILENT
-from nes2net_runtime.segments import SegmentRule
 
+EARLY = (1.0, 2.0, 3.0)  # seconds
 JOINED = 20.0  # seconds of joined trials; then the next ones are another signal
 CHUNK = 64  # signals that are read, scored and kept before the next ones are
+
+NOTHING: Samples = np.zeros(0, np.float32)
 
 Length = Callable[[Trial], float]  # in seconds
 Signal = tuple[Trial, ...]  # what is scored as one: a trial, or several in a row
@@ -46,7 +49,7 @@ def seconds(trial: Trial) -> float:
 
 
 def signals(
-    trials: Sequence[Trial], rule: SegmentRule, window_samples: int, length: Length = seconds
+    trials: Sequence[Trial], rule: CalibrationRule, window_samples: int, length: Length = seconds
 ) -> list[Signal]:
     """What is scored under a rule: `full` not above 60 s, `windows` joined and filling a window.
 
@@ -55,6 +58,8 @@ def signals(
     """
     if rule == "first":
         return [(trial,) for trial in trials]
+    if rule == "early":
+        return [(trial,) for trial in trials if length(trial) >= EARLY[0]]
     if rule == "full":
         return [(trial,) for trial in trials if length(trial) <= MAX_FULL]
     lengths: defaultdict[tuple[object, ...], float] = defaultdict(float)
@@ -74,7 +79,7 @@ def signals(
 def score_signals(
     detector: Detector,
     wanted: Sequence[Signal],
-    rule: SegmentRule,
+    rule: CalibrationRule,
     cache: ScoreCache,
     on_signals: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[LabelledScore], dict[Trial, str]]:
@@ -106,7 +111,10 @@ def score_signals(
     return scores, problems
 
 
-def _results(detector: Detector, wanted: Sequence[Signal], rule: SegmentRule) -> Iterator[FileResult]:
+def _results(detector: Detector, wanted: Sequence[Signal], rule: CalibrationRule) -> Iterator[FileResult]:
+    if rule == "early":
+        yield from (_early(detector, trial) for (trial,) in wanted)
+        return
     if rule != "windows":
         yield from detector.score_files([signal[0].path for signal in wanted], segment=rule)
         return
@@ -117,8 +125,24 @@ def _results(detector: Detector, wanted: Sequence[Signal], rule: SegmentRule) ->
             yield _joined(detector, signal)
 
 
+def _early(detector: Detector, trial: Trial) -> FileResult:
+    """Scores of a trial's first seconds, as far as it has them."""
+    result, samples = _read([trial])
+    lengths = [round(seconds * SAMPLE_RATE) for seconds in EARLY]
+    return _scored(
+        result,
+        lambda: [detector.score(samples[:n], segment="first")[0] for n in lengths if n <= len(samples)],
+    )
+
+
 def _joined(detector: Detector, signal: Signal) -> FileResult:
-    """The scores of several files in a row; or what is wrong with the first that something is wrong with."""
+    """The scores of several files in a row."""
+    result, samples = _read(signal)
+    return _scored(result, lambda: detector.score(samples, segment="windows"))
+
+
+def _read(signal: Sequence[Trial]) -> tuple[FileResult, Samples]:
+    """The audio of several files in a row; or what is wrong with the first that something is wrong with."""
     joined: list[Samples] = []
     for trial in signal:
         result = FileResult(str(trial.path))
@@ -126,22 +150,29 @@ def _joined(detector: Detector, signal: Signal) -> FileResult:
             blocks = list(read_blocks(trial.path, None, result.warnings))
         except AudioError as error:
             result.error = error
-            return result
+            return result, NOTHING
         if not any(block.any() for block in blocks):
             result.warnings.append(SILENT)
         if result.warnings:
-            return result
+            return result, NOTHING
         joined += blocks
-    try:
-        result.scores = detector.score(np.concatenate(joined), segment="windows")
-    except AudioError as error:  # the detector's output is not finite
-        result.error = error
+    return result, np.concatenate(joined)
+
+
+def _scored(result: FileResult, score: Callable[[], list[Score]]) -> FileResult:
+    if result.error is None and not result.warnings:
+        try:
+            result.scores = score()
+        except AudioError as error:  # the detector's output is not finite
+            result.error = error
     return result
 
 
-def _heard(result: FileResult, rule: SegmentRule, window_samples: int) -> Heard:
+def _heard(result: FileResult, rule: CalibrationRule, window_samples: int) -> Heard:
     """Of `windows` only whole ones count: where the audio is shorter there is one, and it is repeated."""
     window, end = window_samples / SAMPLE_RATE, result.scores[-1].end
+    if rule == "early":
+        return Heard(EARLY[0], [score.score for score in result.scores])
     if rule != "windows":
         return Heard(end, [score.score for score in result.scores])
     return Heard(window, [score.score for score in result.scores] if end >= window else [])

@@ -28,7 +28,8 @@ MANIFEST = "manifest.json"
 DEMO = Path(__file__).parent / "demo.nes2net"
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
-CalibrationRule = Literal["first", "full", "windows"]  # calibrated one by one: each hears other audio
+# Calibrated one by one, since each hears other audio. `early`: the first seconds of a stream, repeated.
+CalibrationRule = Literal["first", "full", "windows", "early"]
 # The bounds keep an llr finite, whatever the score.
 Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Positive = Annotated[float, Meta(gt=0, le=1e9)]

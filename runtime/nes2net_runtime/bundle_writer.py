@@ -18,6 +18,7 @@ from nes2net_runtime.bundle import (
     CalibrationRule,
     File,
     Manifest,
+    Streaming,
     check_place,
     read_bundle,
     sha256,
@@ -51,9 +52,15 @@ def encode_manifest(folder: Path, manifest: Manifest) -> bytes:
 
 
 def add_calibration(
-    path: Path, calibration: Mapping[CalibrationRule, Calibration], documents: Mapping[str, bytes]
+    path: Path,
+    calibration: Mapping[CalibrationRule, Calibration],
+    documents: Mapping[str, bytes],
+    streaming: Streaming | None = None,
 ) -> Bundle:
     """Add calibrations, and documents by their path in the bundle; what is there by that name is replaced.
+
+    A new calibration of `windows` makes old decision defaults of streams void: `streaming` replaces them,
+    also where it is None.
 
     Everything is first written beside its place. Then these move into place: a manifest without the documents
     that change, the documents, the manifest with them. So the bundle is whole at every moment; a process that
@@ -72,6 +79,7 @@ def add_calibration(
     new = msgspec.structs.replace(
         old,
         calibration={**(old.calibration or {}), **calibration},
+        streaming=streaming if "windows" in calibration else old.streaming,
         files=sorted([*kept, *added], key=lambda file: file.path),
     )
     steps = [

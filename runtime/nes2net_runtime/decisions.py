@@ -11,7 +11,7 @@ probability needs that share, the calibration's prior_spoof; Bayes' rule joins t
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, log, log1p
-from typing import Literal
+from typing import Literal, get_args
 
 from nes2net_runtime.audio import SAMPLE_RATE
 from nes2net_runtime.bundle import Calibration, Manifest
@@ -54,7 +54,8 @@ def usable_calibrations(
     if rule != "full" and window_samples != manifest.audio.window_samples:
         return {}
     rules = {rule, "first"} if rule == "windows" else {rule}
-    return {name: entry for name, entry in (manifest.calibration or {}).items() if name in rules}
+    entries = manifest.calibration or {}
+    return {name: entries[name] for name in get_args(SegmentRule) if name in rules and name in entries}
 
 
 def pick_calibration(

@@ -31,6 +31,7 @@ from nes2net_runtime.voice_activity import VoiceActivity
 
 WINDOWS_HOP = 2.0  # seconds
 STREAM_HOP = 0.5  # seconds
+MIN_SPEECH = 0.25  # share of a window that must be speech, where a stream asks for speech
 MAX_FULL = 60.0  # seconds; attention grows with the square
 ACCELERATOR_BATCH = 8  # segments at once; on a CPU one at a time is as fast, and smallest
 NOT_FINITE = "the detector's output is not a finite number; is the audio far too loud?"
@@ -118,11 +119,13 @@ class Detector:
         window that must be speech for it to be scored; None scores every window. For one thread at a time.
         """
         how = self._cut("windows", hop, window_samples, MAX_FULL)
+        calibrations = self.calibrations("windows", window_samples)
         return Stream(
             self.stages,
             how.window,
             how.hop,
-            self.calibrations("windows", window_samples),
+            calibrations,
+            (self.bundle.manifest.calibration or {}).get("early") if calibrations else None,
             None if first_after is None else max(1, round(first_after * SAMPLE_RATE)),
             None if min_speech is None else VoiceActivity(how.window + PIECE),
             min_speech or 0.0,

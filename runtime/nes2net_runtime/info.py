@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from nes2net_runtime.bundle import Bundle, Manifest, sha256
+from nes2net_runtime.bundle import Bundle, Manifest, Streaming, sha256
 from nes2net_runtime.decisions import CALIBRATE
 from nes2net_runtime.sessions import Receipt, available_providers, import_onnxruntime, onnxruntime_owners
 from nes2net_runtime.threads import usable_threads
@@ -62,6 +62,28 @@ def calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
     return rows
 
 
+def streaming_rows(streaming: Streaming) -> list[tuple[str, str]]:
+    """When streams raise alerts, and how that did on labelled audio."""
+    rule, e = streaming.rule, streaming.evidence
+    low, high = e.false_alarms_per_hour
+    delay = "most unnoticed" if e.median_delay is None else f"median delay {e.median_delay:.1f} s"
+    split = f", split {e.split}" if e.split else ""
+    return [
+        (
+            "streams",
+            f"alert where the llr, smoothed over {rule.smoothing:g} s, is below {rule.alert_llr:+.2f} for "
+            f"{rule.patience:g} s, until it is above {rule.clear_llr:+.2f}",
+        ),
+        ("  windows", f"every {streaming.hop:g} s, of which {100 * streaming.min_speech:g} % must be speech"),
+        (
+            "  false alarms",
+            f"{e.false_alarms} in {e.hours:.3g} h of bona fide speech, {e.protocol}{split}: {low:.2g} to "
+            f"{high:.2g} an hour (95 %)",
+        ),
+        ("  detected", f"{e.detected} of {e.changes} changes from a human to a synthetic voice, {delay}"),
+    ]
+
+
 def damaged_files(bundle: Bundle) -> list[str]:
     """Paths of all files whose hash differs from the manifest's."""
     return [file.path for file in bundle.manifest.files if sha256(bundle.path / file.path) != file.sha256]
@@ -100,6 +122,7 @@ def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -
         ),
         ("score", m.score.meaning),
         *calibration_rows(m),
+        *(streaming_rows(m.streaming) if m.streaming else []),
         ("precision", m.precision),
         ("stages", ", ".join(f"{stage.name} ({stage.file})" for stage in m.stages)),
         ("parity with torch", f"{m.parity.worst:.1e} relative (bound {m.parity.bound:g})"),

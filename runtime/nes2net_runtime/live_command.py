@@ -16,7 +16,7 @@ from nes2net_runtime.alerts import Alerts, usual_rule
 from nes2net_runtime.audio import SAMPLE_RATE
 from nes2net_runtime.bundle import AlertRule, Manifest
 from nes2net_runtime.decisions import CALIBRATE
-from nes2net_runtime.detector import STREAM_HOP, Detector
+from nes2net_runtime.detector import MIN_SPEECH, STREAM_HOP, Detector
 from nes2net_runtime.info import receipt_lines
 from nes2net_runtime.live import Sinks, Totals, listen
 from nes2net_runtime.live_output import (
@@ -34,8 +34,6 @@ from nes2net_runtime.recorder import Recorder
 from nes2net_runtime.records import ErrorRecord, ReceiptRecord, StreamSummary, SummaryRecord, printable
 from nes2net_runtime.segments import FRAME_HOP
 from nes2net_runtime.sources import FileSource, LiveSource, PipeSource, RawFormat, Source
-
-MIN_SPEECH = 0.25  # share of a window, where the bundle does not say
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Stream:
         window: int,
         hop: int,
         calibrations: Mapping[SegmentRule, Calibration] | None = None,
+        early_calibration: Calibration | None = None,
         first_after: int | None = None,
         voice_activity: VoiceActivity | None = None,
         min_speech: float = 0.0,
@@ -57,7 +58,7 @@ class Stream:
         self.scored = self.without_speech = 0  # windows
         self.quiet = False  # the last window was without speech
         self._stages = stages
-        self._calibrations = calibrations or {}
+        self._calibrations, self._early_calibration = calibrations or {}, early_calibration
         self._first_after = first_after
         self._voice_activity = voice_activity
         self._min_speech = min_speech
@@ -192,5 +193,10 @@ class Stream:
         if not samples.any():  # all silent: the score means nothing
             return plain
         length = (end - start) / SAMPLE_RATE
-        calibration = pick_calibration(self._calibrations, "windows", self.window, length, [])
+        if early:
+            calibration = self._early_calibration
+            if calibration is not None and length < calibration.min_seconds:
+                calibration = None
+        else:
+            calibration = pick_calibration(self._calibrations, "windows", self.window, length, [])
         return plain if calibration is None else replace(plain, **asdict(decide(score, calibration)))

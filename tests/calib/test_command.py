@@ -19,7 +19,7 @@ from nes2net_calib.metrics import equal_error_rate
 from nes2net_runtime.bundle import MANIFEST, read_bundle
 from nes2net_runtime.info import damaged_files
 
-RULES = ("first", "full", "windows")
+RULES = ("first", "full", "windows", "early")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -87,11 +87,11 @@ def test_what_is_printed(calib, bundle: Path, usual: Path) -> None:
     rows = {line[:25].strip(): line[25:].split() for line in done.stdout.splitlines()}
     assert rows["bona fide / spoof scores"][:6] == ["96", "/", "72", "96", "/", "72"]
     for row in ("least DCF", "actual DCF"):
-        assert all(0 < float(value) < 2 for value in rows[row]) and len(rows[row]) == 3
+        assert all(0 < float(value) < 2 for value in rows[row]) and len(rows[row]) == 4
     costs = "with ASVspoof 5's costs: bona fide rejected 1, spoof accepted 10, 5 % spoofs; 1: no detector"
     assert f"DCF: {costs}\n" in done.stdout
     (attack,) = (line.split() for line in done.stdout.splitlines() if line.startswith(" A01"))
-    assert attack[5] == attack[10] == "24"  # spoofs that first and full heard
+    assert attack[3] == attack[6] == "24"  # spoofs that first and full heard
     assert any(line.startswith(" narrow (condition)") for line in done.stdout.splitlines())
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert "first: 168 scores of 168 recordings\n" in done.stderr
@@ -105,7 +105,8 @@ def test_each_long_step_has_its_bar_on_a_terminal(
 ) -> None:
     command = [sys.executable, "-m", "nes2net_calib", bundle, "--protocol", usual]
     shown = on_terminal(command, environment)
-    for step in ("scoring first", "lengths", "scoring full", "scoring windows", "intervals of windows"):
+    steps = ("scoring first", "lengths", "scoring full", "scoring windows", "intervals of windows")
+    for step in (*steps, "scoring early"):
         assert step in shown
 
 

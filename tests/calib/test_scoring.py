@@ -39,6 +39,21 @@ def test_first_takes_every_trial_and_full_those_that_it_can_take_at_once(trial) 
     assert signals(trials, "full", WINDOW) == [(trials[0],), (trials[1],), (trials[3],)]
 
 
+def test_early_scores_the_first_seconds_of_each_trial(trial, tmp_path: Path) -> None:
+    """Repeated to a window, as `first` does with clips of that length."""
+    trials = [trial(0.9), trial(1.0), trial(2.5), trial(9.0)]
+    made = signals(trials, "early", WINDOW)
+    assert made == [(t,) for t in trials[1:]]
+    detector = Detector()
+    scores, problems = score_signals(detector, made, "early", ScoreCache(tmp_path / "cache", print))
+    assert not problems
+    assert [scores[i].trial for i in range(6)] == [trials[1], trials[2], trials[2], *[trials[3]] * 3]
+    assert {one.seconds for one in scores} == {1.0}
+    whole = soundfile.read(trials[3].path, dtype="float32")[0]
+    (expected,) = detector.score(whole[: 2 * 8_000], 8_000, "first")
+    assert scores[4].score == pytest.approx(expected.score, abs=0.02)  # the resampler's last few milliseconds
+
+
 def test_lengths_that_are_known_are_not_read_again(tmp_path: Path) -> None:
     lengths = {"a": 70.0, "b": 3.0, "c": 2.0}
     trials = [Trial(id, tmp_path / id, True, None, "ann", None, None, 1, ()) for id in lengths]
