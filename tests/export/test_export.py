@@ -72,6 +72,20 @@ def test_scores_of_every_golden_through_both_commands(goldens, golden, tmp_path:
     if not golden["ssl"]["normalize"]:
         for name, batch in goldens.waveforms.items():
             assert np.abs(detector.stages.run(batch) - expected[f"{name}.logits"]).max() <= tolerance
+    check_stream(detector)
+
+
+def check_stream(detector: Detector) -> None:
+    """A stream has the scores of windows; those of normalised detectors to the last bit, computed whole."""
+    signal = 0.1 * np.random.default_rng(0).standard_normal(40_000).astype(np.float32)
+    stream, how = detector.stream(16_000, hop=0.3), {"window_samples": 16_000, "hop": 0.3}
+    pieces = np.split(signal, [1, 5_000, 5_001, 33_333])
+    scores = [score for piece in pieces for score in stream.feed(piece)] + stream.close()
+    windows = detector.score(signal, **how)
+    assert [(s.start, s.tail) for s in scores] == [(w.start, w.tail) for w in windows]
+    scale = max(1.0, max(abs(w.score) for w in windows))
+    close = 1e-4 * scale if detector.stages.frames_reusable else 0.0
+    np.testing.assert_allclose([s.score for s in scores], [w.score for w in windows], atol=close, rtol=0)
 
 
 def check_clean(bundle: Path) -> None:
@@ -129,6 +143,8 @@ def test_single_graph_scores_like_the_stages(bundle: Path, committed_goldens, tm
     waveform = committed_goldens.waveforms["b2x32000"]
     one, three = Detector(tmp_path / "one"), Detector(bundle)
     np.testing.assert_allclose(one.stages.run(waveform), three.stages.run(waveform), atol=1e-5)
+    assert not one.stages.frames_reusable
+    check_stream(one)
 
 
 def test_a_failed_comparison_writes_nothing_and_exits_with_4(committed_goldens, tmp_path: Path) -> None:
