@@ -44,22 +44,40 @@ class Outcome:
 
     rule: AlertRule
     false_alarms: int
-    detected: int  # changes
-    median_delay: float  # seconds; infinite where most changes went unnoticed
+    delays: tuple[float, ...]  # of changes, in seconds; infinite where one went unnoticed
+
+    @property
+    def detected(self) -> int:
+        """Changes that were noticed."""
+        return sum(delay < inf for delay in self.delays)
+
+    @property
+    def median_delay(self) -> float:
+        """Seconds; infinite where most changes went unnoticed."""
+        return float(np.median(self.delays))
 
 
-def choose_streaming(
-    detector: Detector, protocol: Protocol, trials: Sequence[Trial], calibration: Calibration, track: Track
-) -> Streaming:
-    """Score the streams and choose; `calibration` is that of `windows`.
+@dataclass(frozen=True)
+class Heard:
+    """The scores of both kinds of streams, with the llrs of `windows`."""
+
+    genuine: list[Score]  # of bona fide speech
+    hours: float  # of it
+    changed: list[list[Score]]  # of each change; it comes after LEAD seconds
+
+
+def hear_streams(
+    detector: Detector, name: str, trials: Sequence[Trial], calibration: Calibration, track: Track
+) -> Heard:
+    """Make both kinds of streams of a list's trials and score them, gated by voice activity.
 
     Raises EvidenceError where there is too little audio, AudioError for audio that can't be read.
     """
     bonafide, changes = _bonafide(trials), _changes(trials)
     if len(changes) < LEAST_CHANGES:
         raise EvidenceError(
-            f"{protocol.name}: too small for decision defaults of streams: {len(changes)} changes from a "
-            f"human to {SPOOF[0]:g} s or more of one system's speech; at least {LEAST_CHANGES} are needed"
+            f"{name}: too small for decision defaults of streams: {len(changes)} changes from a human to "
+            f"{SPOOF[0]:g} s or more of one system's speech; at least {LEAST_CHANGES} are needed"
         )
     advance = track("streams", len(bonafide) + len(changes))
     genuine, seconds = [], 0.0
@@ -73,19 +91,28 @@ def choose_streaming(
             break
     if seconds < 60 * LEAST_MINUTES:
         raise EvidenceError(
-            f"{protocol.name}: too small for decision defaults of streams: {seconds / 60:.1f} minutes of "
-            f"bona fide speech; at least {LEAST_MINUTES:g} are needed"
+            f"{name}: too small for decision defaults of streams: {seconds / 60:.1f} minutes of bona fide "
+            f"speech; at least {LEAST_MINUTES:g} are needed"
         )
     genuine += stream.close()
     changed = []
     for lead, spoofs in changes:
         stream = detector.stream(hop=STREAM_HOP, min_speech=MIN_SPEECH)
         human, voice = np.resize(_joined(lead, LEAD), round(LEAD * SAMPLE_RATE)), _joined(spoofs, SPOOF[1])
-        changed.append(_with_llr([*stream.feed(human), *stream.feed(voice), *stream.close()], calibration))
+        changed.append([*stream.feed(human), *stream.feed(voice), *stream.close()])
         advance(1)
-    best = best_rule(_with_llr(genuine, calibration), changed, calibration.threshold)
-    hours = seconds / 3600
+    with_llr = [_with_llr(scores, calibration) for scores in changed]
+    return Heard(_with_llr(genuine, calibration), seconds / 3600, with_llr)
+
+
+def choose_streaming(
+    detector: Detector, protocol: Protocol, trials: Sequence[Trial], calibration: Calibration, track: Track
+) -> Streaming:
+    """Score the streams and choose; `calibration` is that of `windows`. Raises as `hear_streams` does."""
+    heard = hear_streams(detector, protocol.name, trials, calibration, track)
+    best = best_rule(heard.genuine, heard.changed, calibration.threshold)
     low, high = poisson_interval(best.false_alarms)
+    median = best.median_delay
     return Streaming(
         rule=best.rule,
         hop=STREAM_HOP,
@@ -94,12 +121,12 @@ def choose_streaming(
             protocol=protocol.name,
             sha256=protocol.sha256,
             split=protocol.split,
-            hours=hours,
+            hours=heard.hours,
             false_alarms=best.false_alarms,
-            false_alarms_per_hour=(low / hours, high / hours),
-            changes=len(changed),
+            false_alarms_per_hour=(low / heard.hours, high / heard.hours),
+            changes=len(best.delays),
             detected=best.detected,
-            median_delay=best.median_delay if best.median_delay < inf else None,
+            median_delay=median if median < inf else None,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ),
     )
@@ -125,9 +152,8 @@ def best_rule(genuine: Sequence[Score], changed: Sequence[Sequence[Score]], thre
 
 def outcome(rule: AlertRule, genuine: Sequence[Score], changed: Sequence[Sequence[Score]]) -> Outcome:
     """Count a rule's false alarms and measure its delays."""
-    delays = [next((at - LEAD for at in _raised(rule, scores) if at > LEAD), inf) for scores in changed]
-    detected = sum(delay < inf for delay in delays)
-    return Outcome(rule, len(list(_raised(rule, genuine))), detected, float(np.median(delays)))
+    delays = (next((at - LEAD for at in _raised(rule, scores) if at > LEAD), inf) for scores in changed)
+    return Outcome(rule, len(list(_raised(rule, genuine))), tuple(delays))
 
 
 def poisson_interval(events: int) -> tuple[float, float]:
