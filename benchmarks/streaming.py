@@ -5,7 +5,7 @@
 - hop: CPU milliseconds of the stream with encoder frames kept, and with windows computed whole; of the
   encoder alone, and of what comes after it. Arms take turns; medians and percentiles.
 - jitter: the largest difference of a score between even and uneven pieces.
-- decisions: the bundle's own rule on joined bona fide speech and on changes from a human to a synthetic voice.
+- decisions: the bundle's own rule on joined bona fide speech and on changes from human to synthetic.
 - memory: resident bytes of `nes2net-run -` while it hears the list's audio, over and over.
 
 The last line of stdout is one JSON document.
