@@ -24,8 +24,8 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("$ nes2net-")
 ]
-# Not here: what needs the network, and a full-size model (1.3 GB, two minutes).
-ELSEWHERE = ("hf:", "random:")
+# Not here: what needs the network, a full-size model (1.3 GB, two minutes), or a microphone.
+ELSEWHERE = ("hf:", "random:", "--mic")
 
 
 def labelled_audio(folder: Path) -> None:
@@ -86,7 +86,11 @@ def test_commands(folder: Path, command: str) -> None:
 
 def test_python(folder: Path) -> None:
     (code,) = (block for kind, block in BLOCKS if kind == "python")
-    prepare = "import numpy as np\nwaveform = np.random.default_rng(0).uniform(-0.1, 0.1, 48_000 * 5)\n"
+    prepare = (
+        "import numpy as np\n"
+        "waveform = np.random.default_rng(0).uniform(-0.1, 0.1, 48_000 * 5)\n"
+        "blocks = waveform.astype(np.float32).reshape(-1, 1_600)\n"
+    )
     done = subprocess.run([sys.executable, "-c", prepare + code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2 + 2

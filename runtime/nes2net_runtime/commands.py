@@ -3,7 +3,8 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from os.path import samestat
@@ -63,6 +64,23 @@ def run_app(app: typer.Typer, name: str) -> None:
         if exit.code == 1 and replaced:
             sys.exit(Exit.DONE)
         raise
+
+
+@contextmanager
+def own_stderr() -> Iterator[None]:
+    """stderr for this program's own words: what C libraries write there is dropped."""
+    sys.stderr.flush()
+    before, kept = sys.stderr, os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    with os.fdopen(kept, "w", buffering=1, encoding=before.encoding, errors=before.errors) as sys.stderr:
+        os.dup2(null, 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(null)
+            sys.stderr = before
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:

@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
-from typing import TextIO
 
 import typer
 
 from nes2net_runtime.alerts import Alerts, usual_rule
 from nes2net_runtime.audio import SAMPLE_RATE
 from nes2net_runtime.bundle import AlertRule, Manifest
+from nes2net_runtime.commands import own_stderr
 from nes2net_runtime.decisions import CALIBRATE
 from nes2net_runtime.detector import MIN_SPEECH, STREAM_HOP, Detector
 from nes2net_runtime.info import receipt_lines
@@ -109,12 +109,17 @@ def run_live(
     )
     stop, start = Flag(), time.perf_counter()
     with ExitStack() as files:
+        if isinstance(source, Microphone):
+            files.enter_context(own_stderr())  # PortAudio writes there when a device goes
         out = open_results(wanted, files)
-        sinks = _sinks(source.name, manifest, rule, options, wanted, out, files)
+        sinks = _sinks(source.name, manifest, rule, options, wanted, files)
         if stream.hop != round(hop * SAMPLE_RATE):
             sinks.say(f"hop: {stream.hop / SAMPLE_RATE:g} s (a multiple of {FRAME_HOP} samples)")
         with _signals(stop):
             source.open()
+            if not (sinks.status and out.isatty()):  # there, the view shows alerts as lines
+                write = make_event_writer(wanted.format, out, source.name, options.channel, rule is not None)
+                sinks.event.append(write)
             totals = listen(source, stream, Alerts(rule) if rule else None, sinks, stop)
         summary = _summary(totals, time.perf_counter() - start)
         if wanted.format == "jsonl":
@@ -184,17 +189,14 @@ def _sinks(
     rule: AlertRule | None,
     options: LiveOptions,
     wanted: OutputOptions,
-    out: TextIO,
     files: ExitStack,
 ) -> Sinks:
-    """Everything that the options ask for, open; closed with `files`, last opened first."""
+    """Everything that the options ask for beside the results; closed with `files`, last opened first."""
     if wanted.format == "text" and sys.stderr.isatty():
         view = files.enter_context(LiveView(name, rule))
         sinks = Sinks(event=[view.event], status=[view.status], say=view.say)
     else:
         sinks = Sinks(say=lambda line: typer.echo(printable(line), err=True))
-    if not (sinks.status and out.isatty()):
-        sinks.event.append(make_event_writer(wanted.format, out, name, options.channel, rule is not None))
     if options.labels:
         sinks.event.append(make_label_writer(open_output(options.labels, files)))
     if options.on_alert:

@@ -7,80 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import soundfile
-from msgspec.structs import replace
-from onnx import TensorProto, helper, numpy_helper
-
-from nes2net_runtime.bundle import DEMO, Stage, Tensor, read_bundle
-from nes2net_runtime.bundle_writer import list_files, write_manifest
 
 ROOT = Path(__file__).parents[2]
 SPEAKERS = 12
-
-
-def loudness_graph(work: int) -> onnx.ModelProto:
-    """waveform -> logits [0, 10 * mean |x| - 5]; a convolution of `work` channels takes time to no effect."""
-    nodes = [
-        helper.make_node("Abs", ["waveform"], ["rectified"]),
-        helper.make_node("ReduceMean", ["rectified", "time"], ["mean"], keepdims=1),
-        helper.make_node("Mul", ["mean", "ten"], ["scaled"]),
-        helper.make_node("Sub", ["scaled", "five"], ["loudness"]),
-        helper.make_node("Unsqueeze", ["waveform", "time"], ["channels"]),
-        helper.make_node("Conv", ["channels", "filters"], ["filtered"]),
-        helper.make_node("ReduceMean", ["filtered", "all"], ["filtered mean"], keepdims=0),
-        helper.make_node("Unsqueeze", ["filtered mean", "time"], ["column"]),
-        helper.make_node("Mul", ["column", "zero"], ["nothing"]),
-        helper.make_node("Add", ["loudness", "nothing"], ["score"]),
-        helper.make_node("Concat", ["nothing", "score"], ["logits"], axis=1),
-    ]
-    constants = {
-        "time": np.array([1]),
-        "all": np.array([1, 2]),
-        "ten": np.float32(10),
-        "five": np.float32(5),
-        "zero": np.float32(0),
-        "filters": np.ones((work, 1, 50), np.float32),
-    }
-    graph = helper.make_graph(
-        nodes,
-        "loudness",
-        [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-
-
-@pytest.fixture(scope="session")
-def loudness(tmp_path_factory) -> Callable[..., Path]:
-    """(folder, work, changes of the source) -> a bundle whose score is 10 * mean |x| - 5."""
-
-    def make(folder: Path, work: int = 1, **source: object) -> Path:
-        folder.mkdir()
-        (folder / "detector.onnx").write_bytes(loudness_graph(work).SerializeToString())
-        demo = read_bundle(DEMO).manifest
-        stage = Stage(
-            name="detector",
-            file="detector.onnx",
-            precision="fp32",
-            inputs=[Tensor(name="waveform", type="float32", shape=["batch", "samples"])],
-            outputs=[Tensor(name="logits", type="float32", shape=["batch", 2])],
-        )
-        manifest = replace(
-            demo,
-            name="loudness",
-            source=replace(demo.source, **source),
-            score=replace(demo.score, bonafide_logit=1),
-            files=list_files(folder),
-            stages=[stage],
-            calibration=None,
-        )
-        write_manifest(folder, manifest)
-        return folder
-
-    return make
 
 
 @pytest.fixture
