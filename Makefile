@@ -39,7 +39,7 @@ check: lint
 test:
 	sh scripts/system-packages.sh
 	$(MAKE) lint
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 calibrate-demo: $(VENV)/dev
 	$(BIN)/nes2net-calib $(DEMO) --protocol $(CORPUS)/corpus.csv --split dev

@@ -4,6 +4,12 @@ set -eu
 
 missing=""
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+# a microphone without a sound card: PortAudio, PulseAudio, and ALSA's way from one to the other
+python3 -c 'import ctypes; ctypes.CDLL("libportaudio.so.2")' 2>/dev/null || missing="$missing libportaudio2"
+command -v pulseaudio >/dev/null || missing="$missing pulseaudio"
+{ command -v pactl && command -v pacat; } >/dev/null || missing="$missing pulseaudio-utils"
+[ -n "$(find /usr/lib* -maxdepth 3 -name libasound_module_pcm_pulse.so 2>/dev/null)" ] ||
+    missing="$missing libasound2-plugins"
 
 if [ -z "$missing" ]; then
     echo "system packages: nothing to install"

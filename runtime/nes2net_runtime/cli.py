@@ -50,7 +50,7 @@ def parse_channels(text: str) -> Channels:
         return "mix"
     if text == "each":
         return "each"
-    if text.isdigit() and int(text) > 0:
+    if text.isdecimal() and int(text) > 0:
         return int(text)
     raise typer.BadParameter(f"{text!r} is not mix, each or a channel's number from 1")
 

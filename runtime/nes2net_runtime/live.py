@@ -24,7 +24,7 @@ from nes2net_runtime.sources import Gap, Source
 from nes2net_runtime.stream import Stream
 
 SETTLE = 0.8  # how fast running means follow: share of the old value that is kept
-EASY = 0.7  # of the time that a hop has: what a window may cost for the hop to shrink
+EASY = 0.7  # share of a hop's time that a window may take
 NOTHING: Samples = np.zeros(0, np.float32)
 
 
@@ -82,9 +82,10 @@ def listen(source: Source, stream: Stream, alerts: Alerts | None, sinks: Sinks, 
 def next_hop(hop: int, wanted: int, window: int, behind: float, cost: float) -> int:
     """The hop to go on with, in samples: longer while audio waits, else back towards `wanted`.
 
-    `behind`: seconds of audio that wait; `cost`: seconds that a window takes.
+    `behind`: seconds of audio that wait; `cost`: seconds that a window takes, with all that comes with it.
+    Audio that came in a burst may wait, where windows are cheap.
     """
-    if behind > hop / SAMPLE_RATE:
+    if behind > hop / SAMPLE_RATE and cost > EASY * hop / SAMPLE_RATE:
         return min(2 * hop, max(wanted, window // wanted * wanted))
     if behind < wanted / SAMPLE_RATE and cost < EASY * hop / 2 / SAMPLE_RATE:
         return max(hop // 2 // wanted * wanted, wanted)
@@ -97,7 +98,8 @@ class _Run:
         self.wanted_hop = stream.hop
         self.totals = Totals(longest_hop=stream.hop / SAMPLE_RATE)
         self.resample = resampler(source.sample_rate)
-        self.level, self.cost, self.load = -np.inf, 0.0, 0.0
+        self.level, self.load = -np.inf, 0.0
+        self.spent, self.cost = 0.0, 0.0  # seconds: since the last window, and for each on average
 
     def until(self, stop: Flag) -> Totals:
         try:
@@ -111,7 +113,7 @@ class _Run:
         self._feed(self.resample(NOTHING, True))
         self._scores(self._guarded(self.stream.close))
         if gap is not None:
-            self._outage(gap, self.stream.seconds)
+            self._outage(self.stream.seconds, self.stream.seconds + gap.seconds, gap.cause)
         self._alerts(self.alerts.reset() if self.alerts else [])
         self._warn()
         self.totals.windows, self.totals.without_speech = self.stream.scored, self.stream.without_speech
@@ -121,17 +123,24 @@ class _Run:
         start = time.perf_counter()
         if isinstance(piece, Gap):
             self._gap(piece)
-        elif not np.isfinite(piece).all():
-            self._gap(Gap(len(piece) / self.source.sample_rate, "NaN or infinity in the audio"))
         elif len(piece):
-            self.level = _level(piece)
-            scored = self.stream.scored
-            self._feed(self.resample(piece, False))
-            self._pace(time.perf_counter() - start, self.stream.scored - scored, len(piece))
+            before = self.stream.windows
+            self._feed_finite(piece)
+            self._pace(time.perf_counter() - start, self.stream.windows - before, len(piece))
         self.totals.busy += time.perf_counter() - start
         status = self._status(isinstance(piece, Gap) or len(piece) > 0)
         for tell in self.sinks.status:
             tell(status)
+
+    def _feed_finite(self, piece: Samples) -> None:
+        """Score a block; from its first sample that is NaN or infinite to its last there is a gap."""
+        bad = np.flatnonzero(~np.isfinite(piece))
+        first, last = (int(bad[0]), int(bad[-1]) + 1) if bad.size else (len(piece), len(piece))
+        self._feed(self.resample(piece[:first], False))
+        if bad.size:
+            self._gap(Gap((last - first) / self.source.sample_rate, "NaN or infinity in the audio"))
+            self._feed(self.resample(piece[last:], False))
+        self.level = _level(piece[:first] if first else piece[last:])
 
     def _feed(self, samples: Samples) -> None:
         self.totals.audio += len(samples) / SAMPLE_RATE
@@ -147,12 +156,12 @@ class _Run:
         start = self.stream.seconds
         self._scores(self._guarded(lambda: self.stream.gap(gap.seconds)))
         self._alerts(self.alerts.reset() if self.alerts else [])
-        self._outage(gap, start)
+        self._outage(start, self.stream.seconds, gap.cause)
 
-    def _outage(self, gap: Gap, start: float) -> None:
+    def _outage(self, start: float, end: float, cause: str) -> None:
         self.totals.gaps += 1
-        self.totals.lost += gap.seconds
-        self._tell(Outage(start, start + gap.seconds, gap.cause))
+        self.totals.lost += end - start
+        self._tell(Outage(start, end, cause))
 
     def _guarded(self, score: Callable[[], list[Score]]) -> list[Score]:
         """Scores that are not finite (audio far too loud) are left out, and said."""
@@ -189,11 +198,11 @@ class _Run:
         if behind is None:
             return
         self.totals.longest_wait = max(self.totals.longest_wait, behind)
+        self.spent += seconds
         if not windows:
             return
-        self.cost = (
-            seconds / windows if not self.cost else SETTLE * self.cost + (1 - SETTLE) * seconds / windows
-        )
+        cost, self.spent = self.spent / windows, 0.0
+        self.cost = SETTLE * self.cost + (1 - SETTLE) * cost if self.cost else cost
         hop = next_hop(self.stream.hop, self.wanted_hop, self.stream.window, behind, self.cost)
         if hop > self.totals.longest_hop * SAMPLE_RATE:
             self.sinks.say(
@@ -219,4 +228,5 @@ class _Run:
 
 def _level(samples: Samples) -> float:
     """Root mean square, dB of full scale."""
-    return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12))
+    power = np.mean(np.square(samples, dtype=np.float64)) if len(samples) else 0.0
+    return float(10 * np.log10(power + 1e-12))

@@ -58,7 +58,7 @@ class LiveOptions:
 
 def parse_device(text: str | None) -> Device:
     """A device's index, or a part of its name."""
-    return int(text) if text is not None and text.isdigit() else text
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def choose_source(

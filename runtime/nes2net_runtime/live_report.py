@@ -1,218 +1,155 @@
 """A stream's report: one HTML page that needs nothing else, with waveform, llrs, alerts and gaps over time.
 
-Memory is constant: time is kept in bins, which are joined in pairs where there are too many.
+Its size and the memory that it takes are bounded, however long the stream.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from html import escape
+from math import log10
 from pathlib import Path
 from string import Template
 from typing import TextIO
 
-import numpy as np
-
-from nes2net_runtime.alerts import Alert
+from nes2net_runtime.alerts import Alert, Alerts
 from nes2net_runtime.audio import SAMPLE_RATE, Samples
 from nes2net_runtime.bundle import AlertRule, Manifest
 from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.live import Event
+from nes2net_runtime.live_history import BIN, Envelope, Weightiest
 from nes2net_runtime.live_output import meaning_of_alerts
+from nes2net_runtime.live_picture import draw, signed
 from nes2net_runtime.output import clock, count
+from nes2net_runtime.records import printable
 from nes2net_runtime.results import Outage, Score
 
 PAGE = Path(__file__).parent / "live_report.html"
-MOST_BINS = 2000
-BIN = 0.05  # seconds, until there are too many
-MOST_ROWS = 500  # of a table
-WIDTH, LEFT, WAVE, GAP, LLR, AXIS = 1000, 46, 90, 14, 190, 26  # the drawing's measures
-
-
-class Envelope:
-    """Lowest and highest value in bins of time."""
-
-    def __init__(self) -> None:
-        self.seconds = BIN  # of a bin
-        self.bins: dict[int, tuple[float, float]] = {}
-
-    def add(self, at: float, low: float, high: float) -> None:
-        """Values at `at` seconds."""
-        i = int(at / self.seconds)
-        before = self.bins.get(i, (low, high))
-        self.bins[i] = min(low, before[0]), max(high, before[1])
-        if len(self.bins) > MOST_BINS:
-            finer, self.bins, self.seconds = self.bins, {}, 2 * self.seconds
-            for j, (least, most) in finer.items():
-                least2, most2 = self.bins.get(j // 2, (least, most))
-                self.bins[j // 2] = min(least, least2), max(most, most2)
-
-    def points(self) -> list[tuple[float, float, float]]:
-        """(time, low, high) of each bin that holds values, in order."""
-        return [((i + 0.5) * self.seconds, *self.bins[i]) for i in sorted(self.bins)]
-
-    def runs(self, pause: float) -> list[list[tuple[float, float, float]]]:
-        """The points, in runs of which neighbours are at most `pause` seconds (and a bin) apart."""
-        runs: list[list[tuple[float, float, float]]] = []
-        for point in self.points():
-            if not runs or point[0] - runs[-1][-1][0] > pause + self.seconds:
-                runs.append([])
-            runs[-1].append(point)
-        return runs
+NO_LINE = "<p class=note>No line: no full window yet, not enough speech in it, or silence.</p>"
 
 
 class Report:
     """Collects a stream's audio and events; `write` makes the page."""
 
     def __init__(self, out: TextIO, name: str, manifest: Manifest, rule: AlertRule | None) -> None:
-        self._out, self._name, self._manifest, self._rule = out, name, manifest, rule
-        self._wave, self._values = Envelope(), Envelope()
-        self._seconds = 0.0
-        self._alerts: list[Alert] = []
-        self._gaps: list[Outage] = []
-        self._numbers = {"windows": 0, "alerts": 0, "gaps": 0}
-        self._lost = 0.0
+        self._out, self._manifest, self._rule = out, manifest, rule
+        self._name = "stdin" if name == "-" else printable(name)
+        self._began = datetime.now(timezone.utc)
+        self._wave, self._windows, self._line = Envelope(), Envelope(), Envelope()
+        self._alerts: Weightiest[Alert] = Weightiest(lambda alert: -alert.llr)
+        self._gaps: Weightiest[Outage] = Weightiest(lambda gap: gap.end - gap.start)
+        self._smoothing = None if rule is None else Alerts(rule)
+        self._on: Alert | None = None
+        self._scored, self._seconds, self._lost = 0, 0.0, 0.0
 
     def audio(self, samples: Samples) -> None:
         """The next samples, at 16 kHz."""
         step = round(BIN * SAMPLE_RATE)
-        for at in range(0, len(samples), step):
-            part = samples[at : at + step]
-            self._wave.add(self._seconds, float(part.min()), float(part.max()))
-            self._seconds += len(part) / SAMPLE_RATE
+        for part in (samples[at : at + step] for at in range(0, len(samples), step)):
+            seconds = len(part) / SAMPLE_RATE
+            self._wave.add(self._seconds + seconds / 2, float(part.min()), float(part.max()))
+            self._seconds += seconds
 
     def event(self, event: Event) -> None:
         """The next score, alert or gap."""
         if isinstance(event, Score):
-            self._numbers["windows"] += 1
-            value = event.score if self._rule is None else event.llr
-            if value is not None:
-                self._values.add(event.end - BIN / 2, value, value)
-        elif isinstance(event, Outage):
-            self._numbers["gaps"] += 1
-            self._lost += event.end - event.start
-            self._seconds = event.end
-            self._gaps = [*self._gaps, event][-MOST_ROWS:]
-        elif event.state == "ended":
-            self._numbers["alerts"] += 1
-            self._alerts = [*self._alerts, event][-MOST_ROWS:]
+            self._score(event)
+        elif isinstance(event, Alert):
+            self._on = event if event.state == "raised" else None
+            if self._on is None:
+                self._alerts.add(event)
+        else:
+            self._gap(event)
 
     def write(self) -> None:
         """Write the page."""
-        m, rule = self._manifest, self._rule
-        facts = [
-            ("Detector", f"{m.name} ({m.precision}), checkpoint SHA-256 {m.source.sha256 or '-'}"),
-            ("Length", clock(self._seconds) + (f", {self._lost:.1f} s of it lost" if self._gaps else "")),
-            ("Windows scored", f"{self._numbers['windows']}"),
-            (
-                "Made with",
-                ", ".join(f"{k} {v}" for k, v in installed_versions("nes2net-edge", "onnxruntime").items()),
-            ),
+        if self._on is not None:  # the stream broke off
+            self._alerts.add(replace(self._on, end=self._seconds))
+        alerts, gaps = self._alerts, self._gaps
+        alert_rows = [
+            (clock(a.start), clock(a.end), clock(a.raised), signed(a.llr, ".1f")) for a in alerts.kept
         ]
-        facts.append(("Alerts", meaning_of_alerts(rule)[0]))
+        gap_rows = [(clock(g.start), clock(g.end), f"{g.end - g.start:.1f} s", g.cause) for g in gaps.kept]
+        none = "No alerts." if self._rule else "Not calibrated: no alerts come."
         self._out.write(
             Template(PAGE.read_text(encoding="utf-8")).substitute(
                 name=escape(self._name),
                 verdict=escape(self._verdict()),
-                what="llr" if rule else "score",
-                picture=self._picture(),
-                alerts=_table(
-                    ["from", "to", "raised at", "lowest llr"],
-                    [[clock(a.start), clock(a.end), clock(a.raised), f"{a.llr:+.1f}"] for a in self._alerts],
-                    "No alerts.",
-                ),
-                gaps=_table(
-                    ["from", "to", "seconds", "why"],
-                    [[clock(g.start), clock(g.end), f"{g.end - g.start:.1f}", g.cause] for g in self._gaps],
-                    "Nothing was lost.",
-                ),
-                facts=_table(None, facts, ""),
+                picture=self._figure() if self._seconds else "",
+                alerts=_left_out(alerts, "alerts with the lowest llr")
+                + _table(("from", "to", "raised at", "lowest llr"), alert_rows, none),
+                gaps=_left_out(gaps, "longest gaps")
+                + _table(("from", "to", "lost", "why"), gap_rows, "Nothing was lost."),
+                facts=_table(None, self._facts(), ""),
             )
         )
 
+    def _score(self, score: Score) -> None:
+        self._scored += 1
+        value = line = score.score
+        if self._smoothing is not None:
+            if score.llr is None:
+                return
+            self._smoothing.update(score)
+            value, line = score.llr, self._smoothing.smoothed or 0.0
+        at = max(score.end - BIN / 2, 0.0)
+        self._windows.add(at, value, value)
+        self._line.add(at, line, line)
+
+    def _gap(self, gap: Outage) -> None:
+        self._seconds = gap.end
+        self._lost += gap.end - gap.start
+        if self._smoothing is not None:
+            self._smoothing.reset()
+        last = self._gaps.kept[-1] if self._gaps.kept else None
+        if last is not None and last.cause == gap.cause and gap.start - last.end < 1 / SAMPLE_RATE:
+            self._gaps.kept[-1] = replace(last, end=gap.end)
+        else:
+            self._gaps.add(gap)
+
     def _verdict(self) -> str:
-        alerts = self._numbers["alerts"]
+        scored, alerts = count(self._scored, "window"), self._alerts.number
+        length = clock(self._seconds) + (f" ({self._lost:.1f} s of it lost)" if self._lost else "")
+        if not self._scored:
+            return f"Nothing was scored in {length}."
         if self._rule is None:
-            return "Not calibrated: scores without alerts."
-        if not self._numbers["windows"]:
-            return "Nothing was scored: no speech was heard."
-        return f"{count(alerts, 'alert')}." if alerts else "No alert."
+            return f"{scored} scored in {length}. Not calibrated: no alerts come."
+        return f"{count(alerts, 'alert') if alerts else 'No alert'} in {length}; {scored} scored."
 
-    def _picture(self) -> str:
-        total = max(self._seconds, 1.0)
-        height = WAVE + GAP + LLR + AXIS
-
-        def x(seconds: float) -> float:
-            return LEFT + (WIDTH - LEFT) * seconds / total
-
-        values = [v for _, low, high in self._values.points() for v in (low, high)]
-        marks = [] if self._rule is None else [self._rule.alert_llr, self._rule.clear_llr]
-        low, high = min([*values, *marks, -1.0]) - 0.5, max([*values, *marks, 1.0]) + 0.5
-
-        def y(value: float) -> float:
-            return WAVE + GAP + LLR * (high - value) / (high - low)
-
-        parts = [
-            f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Waveform and '
-            f'{"llr" if self._rule else "score"} over {escape(clock(total))}">'
+    def _facts(self) -> list[tuple[str, str]]:
+        m, versions = self._manifest, installed_versions("nes2net-edge", "onnxruntime")
+        peak = max(map(abs, self._wave.extremes())) if self._wave.bins else 0.0
+        return [
+            ("Detector", f"{m.name}, {m.precision}"),
+            ("Checkpoint", f"SHA-256 {m.source.sha256 or '-'}"),
+            ("Decision", meaning_of_alerts(self._rule)[0]),
+            ("Loudest", f"{signed(20 * log10(peak), '.1f')} dB of full scale" if peak else "all silent"),
+            ("Began", f"{self._began:%Y-%m-%d %H:%M:%S} UTC"),
+            ("Made with", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ]
-        for gap in self._gaps:
-            parts.append(_band(x(gap.start), x(gap.end), height - AXIS, "gap", f"gap: {gap.cause}"))
-        for alert in self._alerts:
-            text = f"alert, {clock(alert.start)} to {clock(alert.end)}, llr down to {alert.llr:+.1f}"
-            parts.append(_band(x(alert.start), x(alert.end), height - AXIS, "alert", text))
-        loudest = max((max(-low, high) for _, low, high in self._wave.points()), default=0.0) or 1.0
-        middle, scale = WAVE / 2, WAVE / 2 / loudest
-        for run in self._wave.runs(4 * self._wave.seconds):
-            parts.append(
-                _area([(x(t), middle - scale * high, middle - scale * low) for t, low, high in run], "wave")
-            )
-        for value in _ticks(low, high):
-            parts.append(
-                f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-            )
-            parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:+g}</text>')
-        for mark, name in zip(marks, ("alert", "clear"), strict=False):
-            parts.append(
-                f'<line class="mark {name}" x1="{LEFT}" x2="{WIDTH}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>'
-            )
-        for run in self._values.runs(5.0):
-            parts.append(_area([(x(t), y(high), y(low)) for t, low, high in run], "range"))
-            points = " ".join(f"{x(t):.1f},{y((low + high) / 2):.1f}" for t, low, high in run)
-            parts.append(f'<polyline class="llr" points="{points}"/>')
-            if len(run) == 1:
-                parts.append(f'<circle class="dot" cx="{x(run[0][0]):.1f}" cy="{y(run[0][1]):.1f}" r="2"/>')
-        for seconds in _ticks(0, total, 8):
-            parts.append(
-                f'<text x="{x(seconds):.1f}" y="{height - 6}" text-anchor="middle">{_short(seconds)}</text>'
-            )
-        return "\n".join([*parts, "</svg>"])
+
+    def _figure(self) -> str:
+        alerts, gaps, rule = self._alerts.kept, self._gaps.kept, self._rule
+        picture = draw(self._seconds, self._wave, self._windows, self._line, alerts, gaps, rule)
+        smooth = rule.smoothing if rule else 0.0
+        several = any(values.number > 1 for values in self._windows.bins.values())
+        line = (
+            f"smoothed over {smooth:g} s" if smooth else "mean" if several else "of each window, at its end"
+        )
+        keys = [("wave", "audio"), ("line", f"{'llr' if rule else 'score'}, {line}")]
+        windows = "lowest to highest window" if several else "single windows"
+        keys += [("range", windows)] * bool(smooth or several)
+        if rule is not None:
+            keys.append(("threshold alert", f"below {signed(rule.alert_llr)} alerts begin"))
+            keys.append(("threshold", f"above {signed(rule.clear_llr)} they end"))
+        keys += [("alert", "alert")] * bool(alerts) + [("gap", "audio lost")] * bool(gaps)
+        key = "".join(f'<li><i class="{kind}"></i>{text}' for kind, text in keys)
+        return f"<figure><div class=picture>{picture}</div><ul class=key>{key}</ul></figure>{NO_LINE}"
 
 
-def _short(seconds: float) -> str:
-    text = clock(seconds)
-    return text.removesuffix(".0")
-
-
-def _ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers between `low` and `high`; for times the steps of a clock."""
-    span = (high - low) / count
-    steps = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400]
-    step = next((s for s in steps if s >= span), steps[-1] * np.ceil(span / steps[-1]))
-    return [float(i * step) for i in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]
-
-
-def _band(left: float, right: float, height: float, kind: str, text: str) -> str:
-    width = max(right - left, 1.5)
-    return (
-        f'<rect class="{kind}" x="{left:.1f}" y="0" width="{width:.1f}" height="{height}">'
-        f"<title>{escape(text)}</title></rect>"
-    )
-
-
-def _area(points: Sequence[tuple[float, float, float]], kind: str) -> str:
-    """Between an upper and a lower line: (x, top, bottom)."""
-    outline = [f"{x:.1f},{top:.1f}" for x, top, _ in points]
-    outline += [f"{x:.1f},{max(bottom, top + 0.6):.1f}" for x, top, bottom in reversed(points)]
-    return f'<polygon class="{kind}" points="{" ".join(outline)}"/>'
+def _left_out(events: Weightiest[Alert] | Weightiest[Outage], which: str) -> str:
+    kept = len(events.kept)
+    return f"<p>The {kept} {which}, of {events.number}:</p>" if kept < events.number else ""
 
 
 def _table(head: Sequence[str] | None, rows: Sequence[Sequence[str]], empty: str) -> str:

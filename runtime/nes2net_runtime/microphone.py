@@ -4,8 +4,8 @@ PortAudio's callback only copies into a ring. Devices fail in silence (seen with
 without an exception, or stays active and gives nothing, and the sound server may be restarted. So `read`
 watches the time since the last block; where none came for a second the device is closed, PortAudio is started
 anew (it knows only the devices of its start) and the device opened again, until blocks come. The audio in
-between is reported as lost, with its length by the clock. Where a sound server moves the stream to another
-source it goes on, and nobody can notice.
+between is reported as lost, with its length by the clock. A shorter silence shows in the times of the blocks.
+Where a sound server moves the stream to another source it goes on, and nobody can notice.
 """
 
 import os
@@ -20,12 +20,15 @@ from typing import Any
 from nes2net_runtime.audio import Samples
 from nes2net_runtime.errors import DeviceError
 from nes2net_runtime.ring import Lost, Ring
-from nes2net_runtime.sources import BACKLOG, BLOCK, Gap
+from nes2net_runtime.sources import BACKLOG, BLOCK, Gap, unread
 
 RATES = (48_000, 44_100, 16_000)  # tried in turn: resampling is better done here than in a sound server
 BLOCKS_PER_SECOND = 50
 STALL = 1.0  # seconds without a block
 PATIENCE = 5.0  # seconds that an opened device may take to give a block, at most
+HICCUP = 0.2  # seconds that may be missing between two blocks; the times of blocks are exact to 0.02
+
+NO_AUDIO = "no audio from the device"
 
 Device = int | str | None  # index, part of a name, the system's default
 
@@ -129,7 +132,7 @@ class Microphone:
     def close(self) -> Gap | None:
         self._stop()
         silent = 0.0 if self._last is None else time.monotonic() - self._last
-        return Gap(silent, "no audio from the device") if silent > STALL else None
+        return unread(self._ring, self.sample_rate, silent if silent > STALL else 0.0)
 
     def _find_rate(self, wanted: int | None) -> int:
         for rate in (wanted,) if wanted else RATES:
@@ -138,7 +141,7 @@ class Microphone:
         try:
             with _quiet():
                 found = self._sounddevice.query_devices(self._device, "input")
-        except (ValueError, self._sounddevice.PortAudioError) as error:
+        except (ValueError, OverflowError, self._sounddevice.PortAudioError) as error:
             there = "nes2net-run --list-devices shows what is there"
             if self._device is None:
                 raise DeviceError(
@@ -154,7 +157,7 @@ class Microphone:
         )
 
     def _start(self) -> None:
-        self._fresh, self._next_adc, self._opened = True, None, time.monotonic()
+        self._fresh, self._next_adc = True, None
         with _quiet():
             self._stream = self._sounddevice.InputStream(
                 samplerate=self.sample_rate,
@@ -176,18 +179,20 @@ class Microphone:
     def _callback(self, block: Samples, frames: int, times: Any, status: Any) -> None:
         """In PortAudio's thread: copy, and account for what did not come."""
         now = time.monotonic()
-        if (
-            self._fresh
-            and self._last is not None
-            and (missing := now - self._last - frames / self.sample_rate) > STALL / 2
-        ):
-            self._ring.lose(Lost(round(missing * self.sample_rate), "no audio from the device"))
+        silent = 0.0 if self._last is None else now - self._last - frames / self.sample_rate
+        late = 0.0 if self._next_adc is None else times.inputBufferAdcTime - self._next_adc
+        if self._fresh and silent > STALL / 2:
+            self._lose(silent, NO_AUDIO)
         elif status.input_overflow:
-            late = 0.0 if self._next_adc is None else times.inputBufferAdcTime - self._next_adc
-            self._ring.lose(Lost(max(frames, round(late * self.sample_rate)), "the sound system lost audio"))
+            self._lose(max(frames / self.sample_rate, late), "the sound system lost audio")
+        elif min(silent, late) > HICCUP:  # a busy machine is silent alone, a clock that is set is late alone
+            self._lose(min(silent, late), NO_AUDIO)
         self._fresh, self._last = False, now
         self._next_adc = times.inputBufferAdcTime + frames / self.sample_rate
         self._ring.write(block[:, self._channel - 1])
+
+    def _lose(self, seconds: float, cause: str) -> None:
+        self._ring.lose(Lost(round(seconds * self.sample_rate), cause))
 
     def _watch(self) -> None:
         """No block came: open the device again where that has lasted too long."""
@@ -198,24 +203,26 @@ class Microphone:
             return
         if now - max(self._last, self._opened) < self._patience:
             return
-        if self._patience == STALL:
+        if self._opened < self._last:
             self.warnings.append("no audio from the device; opening it again")
-        self._patience = min(2 * self._patience, PATIENCE)
         self._stop()
+        self._opened = now
         try:
             with _quiet():  # PortAudio knows only the devices that were there when it was started
                 self._sounddevice._terminate()
                 self._sounddevice._initialize()
             self._start()
+            self._patience = min(2 * self._patience, PATIENCE)  # it may be slow to give its first block
         except self._sounddevice.PortAudioError:
             self._stop()
+            self._patience = STALL
 
 
 def _accepts(sounddevice: ModuleType, device: Device, channels: int, rate: int) -> bool:
     try:
         with _quiet():
             sounddevice.check_input_settings(device, channels, "float32", samplerate=rate)
-    except (ValueError, sounddevice.PortAudioError):
+    except (ValueError, OverflowError, sounddevice.PortAudioError):
         return False
     return True
 

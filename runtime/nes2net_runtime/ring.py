@@ -59,19 +59,24 @@ class Ring:
         with self._changed:
             self._lose(lost)
 
-    def read(self, least: int, timeout: float) -> Samples | Lost:
-        """Wait for `least` samples, `timeout` seconds at most, and take all that are there.
+    def read(self, count: int, timeout: float) -> Samples | Lost:
+        """Wait for `count` samples, `timeout` seconds at most, and take so many or what is there.
 
         Before a gap they may be fewer; after them comes the gap.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.waiting >= least or self._gaps, timeout)
+            self._changed.wait_for(lambda: self.waiting >= count or self._gaps, timeout)
             if self._gaps and self._gaps[0][0] == self._read:
                 return self._gaps.popleft()[1]
-            until = self._gaps[0][0] if self._gaps else self._written
+            until = min(self._gaps[0][0] if self._gaps else self._written, self._read + count)
             indices = np.arange(self._read, until) % len(self._store)
             self._read = until
             return self._store[indices]
+
+    def unread(self) -> int:
+        """Samples that wait or were lost, and that no read has given."""
+        with self._changed:
+            return self.waiting + sum(lost.samples for _, lost in self._gaps)
 
     def _lose(self, lost: Lost) -> None:
         if self._gaps and self._gaps[-1][0] == self._written:

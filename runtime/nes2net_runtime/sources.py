@@ -20,6 +20,7 @@ from nes2net_runtime.errors import AudioError
 from nes2net_runtime.ring import Lost, Ring
 
 BLOCK = 0.1  # seconds that a source gives at once, where it can
+PIPE = "pipe raw PCM into it: arecord -f S16_LE -r 16000 | nes2net-run -"
 BACKLOG = 10.0  # seconds of live audio that may wait for a slow detector; then some is lost, and reported
 
 # name -> numpy type and the value of full scale, as ffmpeg and arecord name them
@@ -107,7 +108,7 @@ class RawFormat:
     def parse(cls, text: str) -> "RawFormat":
         """Raises ValueError, in words for the command's user."""
         encoding, *numbers = text.split(":")
-        if encoding not in FORMATS or len(numbers) > 2 or not all(n.isdigit() for n in numbers):
+        if encoding not in FORMATS or len(numbers) > 2 or not all(n.isdecimal() for n in numbers):
             raise ValueError(f"{text!r} is not ENCODING:RATE:CHANNELS; encodings: {', '.join(FORMATS)}")
         rate, channels = (*map(int, numbers), *(SAMPLE_RATE, 1)[len(numbers) :])
         if rate not in RATES or not 1 <= channels <= 64:
@@ -120,8 +121,9 @@ class RawFormat:
         frames = np.frombuffer(data, kind).astype(np.float32).reshape(-1, self.channels)
         if self.encoding == "u8":
             frames -= 128
-        frames /= full_scale
-        mono: Samples = frames.mean(axis=1) if channel is None else frames[:, channel - 1]
+        with np.errstate(over="ignore", invalid="ignore"):  # f32le may hold anything; the stream finds it
+            frames /= full_scale
+            mono: Samples = frames.mean(axis=1) if channel is None else frames[:, channel - 1]
         return np.ascontiguousarray(mono, np.float32)
 
 
@@ -133,6 +135,8 @@ class PipeSource:
     def __init__(self, format: RawFormat, channel: int | None = None, pipe: BinaryIO | None = None) -> None:
         if channel is not None and channel > format.channels:
             raise AudioError(f"stdin: has {format.channels} channels, no channel {channel}")
+        if pipe is None and sys.stdin is None:
+            raise AudioError(f"stdin: is closed; {PIPE}")
         self.name = "-"
         self.sample_rate = format.sample_rate
         self.warnings: list[str] = []
@@ -143,14 +147,15 @@ class PipeSource:
 
     def open(self) -> None:
         if self._pipe.isatty():
-            raise AudioError(
-                "stdin: is a terminal; pipe raw PCM into it: arecord -f S16_LE -r 16000 | nes2net-run -"
-            )
+            raise AudioError(f"stdin: is a terminal; {PIPE}")
 
     def read(self) -> Samples | Gap | None:
         if not select.select([self._pipe], [], [], BLOCK)[0]:
             return np.zeros(0, np.float32)
-        data = os.read(self._pipe.fileno(), self._frame * max(1, round(BLOCK * self.sample_rate)))
+        try:
+            data = os.read(self._pipe.fileno(), self._frame * max(1, round(BLOCK * self.sample_rate)))
+        except OSError as error:
+            raise AudioError(f"stdin: can't be read ({error.strerror})") from error
         if not data:
             if self._rest:
                 self.warnings.append(f"ends within a frame: {len(self._rest)} bytes are left over")
@@ -168,6 +173,13 @@ class PipeSource:
         return None
 
 
+def unread(ring: Ring, sample_rate: int, silent: float = 0.0) -> Gap | None:
+    """What is scored no more, where that is more than what always waits; `silent`: seconds without audio."""
+    seconds = ring.unread() / sample_rate + silent
+    cause = "no audio from the device" if silent else "ended before it was scored"
+    return Gap(seconds, cause) if seconds > 2 * BLOCK else None
+
+
 class LiveSource:
     """Another source in real time, as a microphone would give it: a block when its time has come.
 
@@ -180,7 +192,7 @@ class LiveSource:
         self._source = source
         self._ring = Ring(round(BACKLOG * source.sample_rate))
         self._ended = Event()
-        self._error: AudioError | None = None
+        self._error: Exception | None = None
         self._thread = Thread(target=self._copy, name="live source", daemon=True)
 
     def open(self) -> None:
@@ -190,7 +202,7 @@ class LiveSource:
 
     def read(self) -> Samples | Gap | None:
         ended = self._ended.is_set()
-        piece = self._ring.read(1 if ended else round(BLOCK * self.sample_rate), 0 if ended else BLOCK)
+        piece = self._ring.read(round(BLOCK * self.sample_rate), 0 if ended else BLOCK)
         if isinstance(piece, Lost):
             return Gap(piece.samples / self.sample_rate, piece.cause)
         if ended and not len(piece):
@@ -206,7 +218,8 @@ class LiveSource:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2 * BLOCK)
-        return self._source.close()
+        self._source.close()
+        return unread(self._ring, self.sample_rate)
 
     def _copy(self) -> None:
         paced = isinstance(self._source, FileSource)
@@ -219,6 +232,6 @@ class LiveSource:
                     time.sleep(max(0.0, due - time.monotonic()))
                 if len(block):
                     self._ring.write(block)
-        except AudioError as error:
+        except Exception as error:  # raised in the reader's thread, once it has read what is before
             self._error = error
         self._ended.set()

@@ -70,6 +70,11 @@ class Stream:
         """Where the signal's end is: all that was fed, and the gaps."""
         return (self._origin + self._samples.end) / SAMPLE_RATE
 
+    @property
+    def windows(self) -> int:
+        """Windows that were full, scored or not."""
+        return self.scored + self.without_speech
+
     def feed(self, samples: Samples) -> list[Score]:
         """Take the next samples (1-D float32 in [-1, 1]); any number of them.
 
