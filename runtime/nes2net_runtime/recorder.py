@@ -22,15 +22,20 @@ class Recorder:
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         """Raises AudioError where the file can't be written."""
         self._path, self._say, self._files, self._clipped = path, say, 0, 0
+        self._failed = False
         self._file: soundfile.SoundFile | None = self._open()
 
     def audio(self, samples: Samples) -> None:
-        """Write the next samples."""
-        if not len(samples):
+        """Write the next samples. Where that fails the recording stops, and the stream goes on."""
+        if not len(samples) or self._failed:
             return
-        file = self._file = self._file or self._open()
+        try:
+            file = self._file = self._file or self._open()
+            file.write(samples)
+        except (AssertionError, AudioError, soundfile.LibsndfileError) as error:  # full disk
+            self._failed = True
+            self._say(f"warning: {self._path}: recording has stopped ({error or 'is the disk full?'})")
         self._clipped += int(np.count_nonzero(np.abs(samples) > 1.0))
-        file.write(samples)
 
     def event(self, event: Event) -> None:
         """A gap: what follows goes into another file."""
