@@ -37,6 +37,7 @@ from nes2net_calib.protocols import read_protocol
 from nes2net_runtime import Detector
 from nes2net_runtime.bundle import DEMO
 from nes2net_runtime.commands import one_line_errors
+from nes2net_runtime.detector import STREAM_HOP
 from nes2net_runtime.output import count
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -57,6 +58,7 @@ def streaming(
     hops: Annotated[int, typer.Option(min=3, help="Hops that are timed.")] = 200,
     full_size_hops: Annotated[int, typer.Option(min=3, help="The same, of the second bundle.")] = 15,
     hours: Annotated[float, typer.Option(min=0.05, help="Simulated hours of the memory test.")] = 0.34,
+    memory_hop: Annotated[float, typer.Option(min=0.02, help="Its seconds between windows.")] = STREAM_HOP,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the JSON document.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -79,7 +81,7 @@ def streaming(
         shaken = jitter(detector, speech[: 60 * 16_000])
         decisions = decided(detector, trials, track)
         advance = track("simulated minutes", round(60 * hours))
-        remembered = memory(bundle, speech, hours, lambda seconds: advance(round(seconds / 60)))
+        remembered = memory(bundle, speech, hours, memory_hop, lambda seconds: advance(round(seconds / 60)))
     show(costs, shaken, decisions, remembered)
     document |= {
         "hop": {name: {**asdict(cost), "encoder_ratio": cost.encoder_ratio} for name, cost in costs.items()},

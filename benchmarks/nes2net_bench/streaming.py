@@ -87,6 +87,7 @@ class Memory:
     """Resident memory of `nes2net-run -` while it hears a long signal."""
 
     hours: float  # simulated
+    hop_seconds: float
     wall_seconds: float
     settled: int  # bytes after SETTLED seconds
     last: int  # bytes at the end
@@ -160,7 +161,9 @@ def decided(detector: Detector, protocol: Protocol, track: Track) -> Decided:
     )
 
 
-def memory(bundle: Path, speech: Samples, hours: float, advance: Callable[[float], None]) -> Memory:
+def memory(
+    bundle: Path, speech: Samples, hours: float, hop: float, advance: Callable[[float], None]
+) -> Memory:
     """Feed `hours` of speech, over and over, to the command; `advance` hears of simulated seconds."""
     command = [
         sys.executable,
@@ -172,6 +175,8 @@ def memory(bundle: Path, speech: Samples, hours: float, advance: Callable[[float
         "--vad",
         "--format",
         "jsonl",
+        "--hop",
+        f"{hop}",
     ]
     second = np.round(32767 * np.clip(speech, -1, 1)).astype("<i2")
     pcm = second[: len(second) // SAMPLE_RATE * SAMPLE_RATE].tobytes()
@@ -196,6 +201,7 @@ def memory(bundle: Path, speech: Samples, hours: float, advance: Callable[[float
     first, last = settled[0][1], settled[-1][1]
     return Memory(
         hours=hours,
+        hop_seconds=hop,
         wall_seconds=time.perf_counter() - start,
         settled=first,
         last=last,
