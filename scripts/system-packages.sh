@@ -10,6 +10,9 @@ command -v pulseaudio >/dev/null || missing="$missing pulseaudio"
 { command -v pactl && command -v pacat; } >/dev/null || missing="$missing pulseaudio-utils"
 [ -n "$(find /usr/lib* -maxdepth 3 -name libasound_module_pcm_pulse.so 2>/dev/null)" ] ||
     missing="$missing libasound2-plugins"
+# a browser that looks at the pages
+{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null ||
+    missing="$missing chromium"
 
 if [ -z "$missing" ]; then
     echo "system packages: nothing to install"

@@ -98,6 +98,7 @@ class _Run:
         self.wanted_hop = stream.hop
         self.totals = Totals(longest_hop=stream.hop / SAMPLE_RATE)
         self.resample = resampler(source.sample_rate)
+        self.outage: Outage | None = None  # that may still go on
         self.level, self.load = -np.inf, 0.0
         self.spent, self.cost = 0.0, 0.0  # seconds: since the last window, and for each on average
 
@@ -114,6 +115,7 @@ class _Run:
         self._scores(self._guarded(self.stream.close))
         if gap is not None:
             self._outage(self.stream.seconds, self.stream.seconds + gap.seconds, gap.cause)
+        self._tell_outage()
         self._alerts(self.alerts.reset() if self.alerts else [])
         self._warn()
         self.totals.windows, self.totals.without_speech = self.stream.scored, self.stream.without_speech
@@ -143,6 +145,8 @@ class _Run:
         self.level = _level(piece[:first] if first else piece[last:])
 
     def _feed(self, samples: Samples) -> None:
+        if len(samples):
+            self._tell_outage()
         self.totals.audio += len(samples) / SAMPLE_RATE
         for take in self.sinks.audio:
             take(samples)
@@ -159,9 +163,17 @@ class _Run:
         self._outage(start, self.stream.seconds, gap.cause)
 
     def _outage(self, start: float, end: float, cause: str) -> None:
-        self.totals.gaps += 1
-        self.totals.lost += end - start
-        self._tell(Outage(start, end, cause))
+        """Keep an outage until audio comes again: what follows on it is the same one."""
+        if self.outage is not None:
+            start, cause = self.outage.start, self.outage.cause
+        self.outage = Outage(start, end, cause)
+
+    def _tell_outage(self) -> None:
+        if self.outage is not None:
+            self.totals.gaps += 1
+            self.totals.lost += self.outage.end - self.outage.start
+            self._tell(self.outage)
+            self.outage = None
 
     def _guarded(self, score: Callable[[], list[Score]]) -> list[Score]:
         """Scores that are not finite (audio far too loud) are left out, and said."""

@@ -14,7 +14,8 @@ from nes2net_runtime.live_history import Bin, Envelope
 from nes2net_runtime.output import clock
 from nes2net_runtime.results import Outage
 
-WAVE, LANE, TOP, BOTTOM, HEIGHT = 80, 90, 114, 314, 340  # the picture's parts from above, pixels
+WAVE, TOP, BOTTOM, HEIGHT = 80, 116, 316, 342  # the picture's parts from above, pixels
+LANES = {"alert": 86, "gap": 96}  # where marks are
 ACROSS = 1000
 CLOCK = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 Height = Callable[[float], float]
@@ -74,12 +75,12 @@ def signed(value: float, digits: str = ".3g") -> str:
 
 def _value_axis(low: float, high: float, kind: str, y: Height) -> Iterator[str]:
     yield _text("value", -8, WAVE / 2 + 4, "audio")
-    yield _text("value", -8, TOP + 4, kind)
-    power = 10 ** floor(log10((high - low) / 5))
-    step = next(times * power for times in (1, 2, 5, 10) if times * power >= (high - low) / 5)
+    yield _text("value", -8, TOP - 2, kind)
+    power = 10 ** floor(log10((high - low) / 7))
+    step = next(times * power for times in (1, 2, 5, 10) if times * power >= (high - low) / 7)
     for value in _multiples(step, low, high):
         yield _across("grid", TOP + y(value))
-        if y(value) > 12:  # below the axis' name
+        if y(value) > 10:  # below the axis' name
             yield _text("value", -8, TOP + y(value) + 4, signed(value))
 
 
@@ -114,7 +115,7 @@ def _region(region: Alert | Outage, total: float, kind: str, text: str) -> str:
     where = f'x="{_percent(region.start, total)}" width="{_percent(region.end - region.start, total)}"'
     return (
         f'<g class="region {kind}"><title>{escape(text)}</title>'
-        f'<rect {where} height="{BOTTOM}"/><rect class="mark" {where} y="{LANE}" height="8"/></g>'
+        f'<rect {where} height="{BOTTOM}"/><rect class="mark" {where} y="{LANES[kind]}" height="6"/></g>'
     )
 
 

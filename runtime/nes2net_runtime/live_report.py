@@ -109,7 +109,7 @@ class Report:
 
     def _verdict(self) -> str:
         scored, alerts = count(self._scored, "window"), self._alerts.number
-        length = clock(self._seconds) + (f" ({self._lost:.1f} s of it lost)" if self._lost else "")
+        length = clock(self._seconds) + (f" ({clock(self._lost)} of it lost)" if self._lost else "")
         if not self._scored:
             return f"Nothing was scored in {length}."
         if self._rule is None:

@@ -342,7 +342,7 @@ def test_a_folder_that_is_locked_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", "file,label\nlocked/a.wav,spoof\n")
     touch(tmp_path / "locked/a.wav")
     (tmp_path / "locked").chmod(0)
-    for parent in (tmp_path, *list(tmp_path.parents)[:2]):  # pytest's are private
+    for parent in (tmp_path, *list(tmp_path.parents)[:3]):  # pytest's are private
         parent.chmod(0o755)
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom nes2net_calib.protocols import read_protocol\n"

@@ -148,9 +148,8 @@ def test_nan_in_a_pipe_is_a_gap(tmp_path: Path, run, speech: Path) -> None:
     done = subprocess.run(command, input=sound.astype("<f4").tobytes(), capture_output=True)
     assert done.returncode == 0, done.stderr
     lines = records(done.stdout.decode())
-    gaps = [r for r in lines if r["type"] == "gap"]  # one, or one in each of two blocks of the pipe
-    assert gaps[0]["start"] == pytest.approx(5.0) and gaps[-1]["end"] == pytest.approx(5.1)
-    assert sum(gap["end"] - gap["start"] for gap in gaps) == pytest.approx(0.1)
+    (gap,) = (r for r in lines if r["type"] == "gap")  # however many blocks of the pipe it is in
+    assert gap["start"] == pytest.approx(5.0) and gap["end"] == pytest.approx(5.1)
     scores = [r for r in lines if r["type"] == "score"]
     assert any(r["end"] <= 5.0 for r in scores) and any(r["start"] == pytest.approx(5.1) for r in scores)
     assert not any(r["start"] < 5.0 < r["end"] for r in scores)
