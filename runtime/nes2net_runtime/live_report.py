@@ -101,11 +101,7 @@ class Report:
         self._lost += gap.end - gap.start
         if self._smoothing is not None:
             self._smoothing.reset()
-        last = self._gaps.kept[-1] if self._gaps.kept else None
-        if last is not None and last.cause == gap.cause and gap.start - last.end < 1 / SAMPLE_RATE:
-            self._gaps.kept[-1] = replace(last, end=gap.end)
-        else:
-            self._gaps.add(gap)
+        self._gaps.add(gap)
 
     def _verdict(self) -> str:
         scored, alerts = count(self._scored, "window"), self._alerts.number

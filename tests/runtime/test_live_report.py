@@ -161,13 +161,6 @@ def test_a_gap_cuts_the_line(page) -> None:
     assert [made.classes("polyline") for made in (whole, cut)] == [["line"], ["line", "line"]]
 
 
-def test_pieces_of_one_gap_are_one_region(page) -> None:
-    pieces = [Outage(i / 10, (i + 1) / 10, "NaN or infinity in the audio") for i in range(30)]
-    made = page([*pieces, Outage(3.0, 4.0, "another cause")])
-    assert made.classes("g") == ["region gap", "region gap"]
-    assert "0:00.0 to 0:03.0: 3.0 s lost, NaN" in made.text
-
-
 def test_an_alert_that_is_on_when_the_stream_breaks_off_goes_up_to_there(page) -> None:
     made = page([window(4, -8.0), Alert("raised", 0, 4, 4, -8.0)], seconds=9)
     assert "1 alert in 0:09.0" in made.text and "0:00.0 to 0:09.0: alert" in made.text

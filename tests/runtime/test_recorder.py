@@ -73,9 +73,8 @@ def test_after_a_gap_another_file_begins(speech: np.ndarray, run, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["call-2.flac", "call.flac"]
     live, lost = scores(done.stdout.decode()), gaps(done.stdout.decode())
-    start, end = lost[0][0], lost[-1][1]
-    assert [a for a, _ in lost[1:]] == pytest.approx([b for _, b in lost[:-1]])  # one after the other
-    assert start == pytest.approx(5, abs=0.1) and end - start == pytest.approx(2, abs=0.2)
+    [(start, end)] = lost
+    assert (start, end) == (5.0, 7.0)
     before, after = live[live[:, 0] < start], live[live[:, 0] >= end]
     assert len(before) > 2 and len(after) > 2 and len(before) + len(after) == len(live)
     np.testing.assert_allclose(again(run, tmp_path / "call.flac"), before, atol=SAME)
@@ -115,7 +114,8 @@ def test_a_full_disk_stops_the_recording_and_not_the_stream(run, speech, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert len(scores(done.stdout)) > 10
-    assert "Traceback" not in done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 1 and "recording has stopped" in warnings[0]
 
 
 @pytest.mark.parametrize("where", ["no/such/folder/x.flac", "folder"])
