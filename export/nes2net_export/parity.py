@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from nes2net_export.models.detector import Detector
 from nes2net_runtime.bundle import Parity, ParityCase, Stage
 from nes2net_runtime.errors import ParityError
-from nes2net_runtime.sessions import normalize
+from nes2net_runtime.sessions import cpu_session, normalize
 from nes2net_runtime.threads import usable_threads
 
 BOUND = 1e-3
@@ -32,9 +31,7 @@ def check_parity(detector: Detector, folder: Path, stages: list[Stage], bound: f
 
     Raises ParityError, with the figures, where an error is past `bound` or not a number.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_threads()
-    sessions = {s.name: onnxruntime.InferenceSession(folder / s.file, options) for s in stages}
+    sessions = {s.name: cpu_session(folder / s.file, usable_threads()) for s in stages}
     config = detector.config
     cases = []
     for waveform in parity_signals(config.window_samples):

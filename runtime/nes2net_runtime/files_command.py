@@ -18,6 +18,7 @@ from nes2net_runtime.output import (
     make_writer,
     open_output,
     open_results,
+    refuse_overwriting,
     write_record,
 )
 from nes2net_runtime.progress import ScoringProgress, meaning_lines, totals_line, why_no_labels
@@ -50,6 +51,9 @@ def run_files(
             typer.echo(f"error: {error}", err=True)
         raise typer.Exit(Exit.USAGE)
 
+    for path, _ in inputs:
+        for written in (wanted.path, options.scores):
+            refuse_overwriting(written, path)
     detector = open_detector()
     calibrations = detector.calibrations(options.segment, options.window_samples)
     with ExitStack() as files:

@@ -29,7 +29,7 @@ from nes2net_runtime.live_report import Report
 from nes2net_runtime.live_view import LiveView
 from nes2net_runtime.microphone import Device, Microphone
 from nes2net_runtime.on_alert import OnAlert
-from nes2net_runtime.output import OutputOptions, open_output, open_results, write_record
+from nes2net_runtime.output import OutputOptions, open_output, open_results, refuse_overwriting, write_record
 from nes2net_runtime.recorder import Recorder
 from nes2net_runtime.records import ErrorRecord, ReceiptRecord, StreamSummary, SummaryRecord, printable
 from nes2net_runtime.segments import FRAME_HOP
@@ -97,6 +97,8 @@ def run_live(
 
     Everything that the options ask for is written as it comes.
     """
+    for path in (options.record, options.report, options.labels, wanted.path):
+        refuse_overwriting(path, Path(source.name))
     detector = open_detector()
     manifest = detector.bundle.manifest
     rule = alert_rule(detector, options)
@@ -199,7 +201,7 @@ def _sinks(
         sinks = Sinks(say=lambda line: typer.echo(printable(line), err=True))
     if options.labels:
         sinks.event.append(make_label_writer(open_output(options.labels, files)))
-    if options.on_alert:
+    if options.on_alert is not None:
         try:
             command = OnAlert(options.on_alert, name, options.channel, sinks.say)
         except ValueError as error:

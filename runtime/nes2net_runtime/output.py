@@ -46,6 +46,12 @@ def open_output(path: Path, files: ExitStack) -> TextIO:
         raise typer.BadParameter(f"{path} can't be written ({error.strerror})") from error
 
 
+def refuse_overwriting(output: Path | None, audio: Path) -> None:
+    """A usage error where an output is the audio itself."""
+    if output is not None and output.exists() and audio.exists() and output.samefile(audio):
+        raise typer.BadParameter(f"{output}: is the audio itself, and would be overwritten")
+
+
 def make_writer(format: Format, out: TextIO, calibrated: bool) -> Writer:
     """A function that writes one result, flushed; text has labels where the detector is `calibrated`."""
     match format:

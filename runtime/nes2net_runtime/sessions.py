@@ -1,5 +1,6 @@
 """A bundle's stages as ONNX Runtime sessions: providers asked for and proved, threads, the receipt."""
 
+import os
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -79,6 +80,9 @@ def import_onnxruntime() -> ModuleType:
             f"{' and '.join(owners)} overwrite each other: pip uninstall -y {names}, then install one of "
             "nes2net-edge[cpu], nes2net-edge[gpu], nes2net-edge[openvino]"
         )
+    # Since 1.32 ONNX Runtime keeps an id of the machine in ~/.cache and sends what it runs to its makers; the
+    # events that wait to be sent also grow the memory of a stream. disable_telemetry_events() comes too late.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

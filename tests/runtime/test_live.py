@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -139,6 +140,27 @@ def test_a_missing_or_damaged_file_is_one_line(run, tmp_path: Path, speech: Path
     (error,) = (r for r in lines if r["type"] == "error")
     assert "NaN or infinity (first at 6.250 s)" in error["error"]
     assert lines[-1]["type"] == "summary" and lines[-1]["failed"] == 1
+
+
+@pytest.mark.parametrize("option", ["--record", "--report", "--labels", "-o"])
+def test_an_output_never_overwrites_the_audio(run, speech: Path, tmp_path: Path, option: str) -> None:
+    audio = tmp_path / "audio.flac"
+    audio.write_bytes(speech.read_bytes())
+    arguments = [audio, option, audio] if option == "-o" else ["--stream", audio, option, audio]
+    done = run(*arguments)
+    assert done.returncode == 2 and "would be overwritten" in " ".join(done.stderr.split())
+    assert audio.read_bytes() == speech.read_bytes()
+
+
+def test_onnxruntime_sends_nothing(tmp_path: Path, speech: Path) -> None:
+    """Its telemetry would keep an id of the machine in the user's cache folder."""
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | {
+        "HOME": str(tmp_path)
+    }
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache")}
+    command = [sys.executable, "-m", "nes2net_runtime", str(speech)]
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    assert not list(tmp_path.rglob("*.onnxruntime*"))
 
 
 def test_nan_in_a_pipe_is_a_gap(tmp_path: Path, run, speech: Path) -> None:
