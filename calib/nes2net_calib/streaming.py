@@ -73,7 +73,7 @@ def hear_streams(
 
     Raises EvidenceError where there is too little audio, AudioError for audio that can't be read.
     """
-    bonafide, changes = _bonafide(trials), _changes(trials)
+    bonafide, changes = [trial for clips in _speakers(trials) for trial in clips], _changes(trials)
     if len(changes) < LEAST_CHANGES:
         raise EvidenceError(
             f"{name}: too small for decision defaults of streams: {len(changes)} changes from a human to "
@@ -175,21 +175,18 @@ def _with_llr(scores: Sequence[Score], calibration: Calibration) -> list[Score]:
     return [replace(s, llr=calibration.slope * s.score + calibration.offset) for s in scores]
 
 
-def _bonafide(trials: Sequence[Trial]) -> list[Trial]:
-    """In the order of speakers, so that one goes on as long as there is speech of theirs."""
+def _speakers(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """The bona fide trials of each speaker, so that one goes on as long as there is speech of theirs."""
     speakers: defaultdict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
         if trial.bonafide:
             speakers[trial.speaker or trial.id].append(trial)
-    return [trial for clips in speakers.values() for trial in clips]
+    return list(speakers.values())
 
 
 def _changes(trials: Sequence[Trial]) -> list[tuple[list[Trial], list[Trial]]]:
     """(clips of a speaker, clips of a system) of each change; systems take turns, and so do speakers."""
-    speakers: defaultdict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        if trial.bonafide:
-            speakers[trial.speaker or trial.id].append(trial)
+    speakers = _speakers(trials)
     systems: defaultdict[str, list[list[Trial]]] = defaultdict(list)
     lengths: dict[str, float] = {}
     for trial in trials:
@@ -207,7 +204,7 @@ def _changes(trials: Sequence[Trial]) -> list[tuple[list[Trial], list[Trial]]]:
     made: list[list[Trial]] = []
     while len(made) < MOST_CHANGES and any(systems.values()):
         made += [groups.pop(0) for groups in systems.values() if groups]
-    return list(zip(cycle(speakers.values()), made[:MOST_CHANGES])) if speakers else []
+    return list(zip(cycle(speakers), made[:MOST_CHANGES])) if speakers else []
 
 
 def _joined(trials: Sequence[Trial], seconds: float) -> Samples:
