@@ -14,8 +14,12 @@ import pytest
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
-from nes2net_runtime.bundle import DEMO, Stage, Tensor, read_bundle
+from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.bundle_writer import list_files, write_manifest
+from nes2net_runtime.manifest import (
+    Stage,
+    Tensor,
+)
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"

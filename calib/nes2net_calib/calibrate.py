@@ -17,9 +17,13 @@ from nes2net_calib.scoring import EARLY, LabelledScore, Length, score_signals, s
 from nes2net_calib.streaming import choose_streaming
 from nes2net_calib.thresholds import Choice
 from nes2net_runtime import BundleError, Detector, ProtocolError
-from nes2net_runtime.bundle import MANIFEST, Bundle, CalibrationRule, Streaming
+from nes2net_runtime.bundle import MANIFEST, Bundle
 from nes2net_runtime.bundle_writer import add_calibration, check_free, new_bundle
 from nes2net_runtime.detector import MAX_FULL
+from nes2net_runtime.manifest import (
+    CalibrationRule,
+    Streaming,
+)
 from nes2net_runtime.sessions import Provider
 
 SHOWN = 20  # problems

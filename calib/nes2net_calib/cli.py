@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 from rich.console import Console
 
-from nes2net_runtime.bundle import DEMO, CalibrationRule, read_bundle
+from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.commands import installed_versions, one_line_errors, run_app
 from nes2net_runtime.errors import Nes2NetError, ProtocolError
+from nes2net_runtime.manifest import (
+    CalibrationRule,
+)
 from nes2net_runtime.sessions import DISTRIBUTIONS, Provider
 
 if TYPE_CHECKING:

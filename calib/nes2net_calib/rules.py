@@ -24,9 +24,13 @@ from nes2net_calib.progress import Track, untracked
 from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.scoring import LabelledScore
 from nes2net_calib.thresholds import Choice, Target, threshold_of, why
-from nes2net_runtime import bundle
-from nes2net_runtime.bundle import Calibration, CalibrationRule, Provenance
+from nes2net_runtime import manifest
 from nes2net_runtime.errors import ProtocolError
+from nes2net_runtime.manifest import (
+    Calibration,
+    CalibrationRule,
+    Provenance,
+)
 
 MINIMUM = 50  # scores of each class
 SPEAKERS = 5  # of bona fide trials
@@ -132,7 +136,7 @@ def calibrate_rule(
         prior_spoof=prior,
         threshold=threshold,
         chosen_by=why(choice),
-        costs=bundle.Costs(**asdict(choice)) if isinstance(choice, Costs) else None,
+        costs=manifest.Costs(**asdict(choice)) if isinstance(choice, Costs) else None,
         min_seconds=float(np.quantile([one.seconds for one in scored], SHORTEST, method="lower")),
         provenance=Provenance(
             protocol=protocol.name,

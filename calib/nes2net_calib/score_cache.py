@@ -9,8 +9,11 @@ from pathlib import Path
 import msgspec
 from platformdirs import user_cache_path
 
-from nes2net_runtime.bundle import CalibrationRule, Manifest
 from nes2net_runtime.commands import installed_versions
+from nes2net_runtime.manifest import (
+    CalibrationRule,
+    Manifest,
+)
 from nes2net_runtime.sessions import DISTRIBUTIONS
 
 

@@ -18,8 +18,11 @@ from nes2net_calib.protocols import Trial
 from nes2net_calib.score_cache import Heard, ScoreCache
 from nes2net_runtime import AudioError, BundleError, Detector, FileResult, Score
 from nes2net_runtime.audio import SAMPLE_RATE, Samples, audio_info, read_blocks
-from nes2net_runtime.bundle import CalibrationRule, sha256
+from nes2net_runtime.bundle import sha256
 from nes2net_runtime.detector import MAX_FULL, SILENT
+from nes2net_runtime.manifest import (
+    CalibrationRule,
+)
 
 EARLY = (1.0, 2.0, 3.0)  # seconds
 JOINED = 20.0  # seconds of joined trials; then the next ones are another signal

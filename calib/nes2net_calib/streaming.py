@@ -24,8 +24,13 @@ from nes2net_calib.scoring import seconds as seconds_of
 from nes2net_runtime import Detector, Score
 from nes2net_runtime.alerts import Alerts
 from nes2net_runtime.audio import SAMPLE_RATE, Samples, read_blocks
-from nes2net_runtime.bundle import AlertRule, Calibration, Streaming, StreamingEvidence
 from nes2net_runtime.detector import MIN_SPEECH, STREAM_HOP
+from nes2net_runtime.manifest import (
+    AlertRule,
+    Calibration,
+    Streaming,
+    StreamingEvidence,
+)
 
 DELAY = 4.0  # seconds, the median at most
 LEAD = 8.0  # seconds of bona fide speech before a change

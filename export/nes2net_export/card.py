@@ -1,6 +1,8 @@
 """MODEL_CARD.md of a bundle: what it is, where it comes from, what it is not for."""
 
-from nes2net_runtime.bundle import Manifest
+from nes2net_runtime.manifest import (
+    Manifest,
+)
 
 
 def model_card(manifest: Manifest) -> str:

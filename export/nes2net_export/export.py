@@ -14,7 +14,9 @@ from nes2net_export.source import Loaded
 from nes2net_export.trace import StageSpec, stage_specs, trace
 from nes2net_export.transforms import simplify
 from nes2net_runtime.audio import SAMPLE_RATE
-from nes2net_runtime.bundle import (
+from nes2net_runtime.bundle_writer import list_files, new_bundle, write_manifest
+from nes2net_runtime.commands import installed_versions
+from nes2net_runtime.manifest import (
     SCHEMA,
     Audio,
     Manifest,
@@ -22,8 +24,6 @@ from nes2net_runtime.bundle import (
     Stage,
     Tensor,
 )
-from nes2net_runtime.bundle_writer import list_files, new_bundle, write_manifest
-from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.sessions import DISTRIBUTIONS as RUNTIMES
 
 EXTERNAL_BYTES = 1 << 24  # larger weights go to FILE.data, where they can be mapped into memory

@@ -8,8 +8,10 @@ from nes2net_export.checkpoints import DEMO, DEMO_DOCUMENTS, read_checkpoint
 from nes2net_export.models.detector import Detector
 from nes2net_export.random_models import random_detector
 from nes2net_export.state_dict import Untold, infer_config, load_detector
-from nes2net_runtime.bundle import Source
 from nes2net_runtime.errors import CheckpointError
+from nes2net_runtime.manifest import (
+    Source,
+)
 
 
 @dataclass(frozen=True)

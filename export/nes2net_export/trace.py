@@ -3,7 +3,6 @@
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 
 from nes2net_export.models.config import FRAME_FIELD, FRAME_HOP
 from nes2net_export.models.detector import Detector
-
-StageName = Literal["encoder", "context", "backend", "detector"]
+from nes2net_runtime.manifest import StageName
 
 
 @dataclass(frozen=True)

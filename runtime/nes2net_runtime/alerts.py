@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from math import exp
 from typing import Literal
 
-from nes2net_runtime.bundle import AlertRule, Calibration
+from nes2net_runtime.manifest import (
+    AlertRule,
+    Calibration,
+)
 from nes2net_runtime.results import Score
 
 PAUSE = 5.0  # seconds without a scored window after which the past no longer counts

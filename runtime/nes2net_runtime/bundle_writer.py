@@ -14,16 +14,18 @@ import msgspec
 from nes2net_runtime.bundle import (
     MANIFEST,
     Bundle,
-    Calibration,
-    CalibrationRule,
-    File,
-    Manifest,
-    Streaming,
     check_place,
     read_bundle,
     sha256,
 )
 from nes2net_runtime.errors import BundleError
+from nes2net_runtime.manifest import (
+    Calibration,
+    CalibrationRule,
+    File,
+    Manifest,
+    Streaming,
+)
 
 
 def list_files(folder: Path) -> list[File]:

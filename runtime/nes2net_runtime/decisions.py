@@ -14,7 +14,10 @@ from math import exp, log, log1p
 from typing import Literal, get_args
 
 from nes2net_runtime.audio import SAMPLE_RATE
-from nes2net_runtime.bundle import Calibration, Manifest
+from nes2net_runtime.manifest import (
+    Calibration,
+    Manifest,
+)
 from nes2net_runtime.segments import SegmentRule
 
 CALIBRATE = "nes2net-calib BUNDLE --protocol FILE makes a calibration"

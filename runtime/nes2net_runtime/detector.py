@@ -20,9 +20,12 @@ from nes2net_runtime.audio import (
     read_blocks,
     resampler,
 )
-from nes2net_runtime.bundle import DEMO, Bundle, Calibration, read_bundle
+from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.decisions import pick_calibration, usable_calibrations
 from nes2net_runtime.errors import AudioError
+from nes2net_runtime.manifest import (
+    Calibration,
+)
 from nes2net_runtime.results import FileResult, Score
 from nes2net_runtime.segments import MIN_SAMPLES, Cut, Segment, SegmentRule, cut, round_hop
 from nes2net_runtime.sessions import Provider, Receipt, Stages

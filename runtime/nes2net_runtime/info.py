@@ -6,8 +6,12 @@ from typing import Any, TextIO
 
 import msgspec
 
-from nes2net_runtime.bundle import Bundle, Manifest, Streaming, sha256
+from nes2net_runtime.bundle import Bundle, sha256
 from nes2net_runtime.decisions import CALIBRATE
+from nes2net_runtime.manifest import (
+    Manifest,
+    Streaming,
+)
 from nes2net_runtime.sessions import Receipt, available_providers, import_onnxruntime, onnxruntime_owners
 from nes2net_runtime.threads import usable_threads
 

@@ -13,7 +13,6 @@ import typer
 
 from nes2net_runtime.alerts import Alerts, usual_rule
 from nes2net_runtime.audio import SAMPLE_RATE
-from nes2net_runtime.bundle import AlertRule, Manifest
 from nes2net_runtime.commands import own_stderr
 from nes2net_runtime.decisions import CALIBRATE
 from nes2net_runtime.detector import MIN_SPEECH, STREAM_HOP, Detector
@@ -27,6 +26,10 @@ from nes2net_runtime.live_output import (
 )
 from nes2net_runtime.live_report import Report
 from nes2net_runtime.live_view import LiveView
+from nes2net_runtime.manifest import (
+    AlertRule,
+    Manifest,
+)
 from nes2net_runtime.microphone import Device, Microphone
 from nes2net_runtime.on_alert import OnAlert
 from nes2net_runtime.output import OutputOptions, open_output, open_results, refuse_overwriting, write_record

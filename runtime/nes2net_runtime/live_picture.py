@@ -9,8 +9,10 @@ from html import escape
 from math import ceil, floor, log10
 
 from nes2net_runtime.alerts import PAUSE, Alert
-from nes2net_runtime.bundle import AlertRule
 from nes2net_runtime.live_history import Bin, Envelope
+from nes2net_runtime.manifest import (
+    AlertRule,
+)
 from nes2net_runtime.output import clock
 from nes2net_runtime.results import Outage
 

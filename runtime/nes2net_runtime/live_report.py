@@ -14,12 +14,15 @@ from typing import TextIO
 
 from nes2net_runtime.alerts import Alert, Alerts
 from nes2net_runtime.audio import SAMPLE_RATE, Samples
-from nes2net_runtime.bundle import AlertRule, Manifest
 from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.live import Event
 from nes2net_runtime.live_history import BIN, Envelope, Weightiest
 from nes2net_runtime.live_output import meaning_of_alerts
 from nes2net_runtime.live_picture import draw, signed
+from nes2net_runtime.manifest import (
+    AlertRule,
+    Manifest,
+)
 from nes2net_runtime.output import clock, count
 from nes2net_runtime.records import printable
 from nes2net_runtime.results import Outage, Score

@@ -16,9 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from nes2net_runtime.alerts import Alert
-from nes2net_runtime.bundle import AlertRule
 from nes2net_runtime.live import Event, Status
 from nes2net_runtime.live_output import event_line
+from nes2net_runtime.manifest import (
+    AlertRule,
+)
 from nes2net_runtime.output import clock, count
 from nes2net_runtime.records import printable
 from nes2net_runtime.results import Outage, Score

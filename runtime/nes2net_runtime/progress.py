@@ -10,8 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nes2net_runtime.audio import audio_info
-from nes2net_runtime.bundle import Calibration, Manifest
 from nes2net_runtime.decisions import CALIBRATE
+from nes2net_runtime.manifest import (
+    Calibration,
+    Manifest,
+)
 from nes2net_runtime.output import clock, count
 from nes2net_runtime.records import SummaryRecord, printable
 from nes2net_runtime.results import FileResult, Score

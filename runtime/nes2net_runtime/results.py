@@ -3,9 +3,11 @@
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 
-from nes2net_runtime.bundle import Calibration
 from nes2net_runtime.decisions import Label, decide
 from nes2net_runtime.errors import AudioError
+from nes2net_runtime.manifest import (
+    Calibration,
+)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nes2net_runtime.audio import Samples
-from nes2net_runtime.bundle import Bundle, Stage
+from nes2net_runtime.bundle import Bundle
 from nes2net_runtime.errors import BundleError, ProviderError
+from nes2net_runtime.manifest import (
+    Stage,
+)
 from nes2net_runtime.threads import usable_threads
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "trt-rtx", "openvino", "coreml"]

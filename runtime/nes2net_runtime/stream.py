@@ -22,9 +22,11 @@ from math import isfinite
 import numpy as np
 
 from nes2net_runtime.audio import SAMPLE_RATE, Samples
-from nes2net_runtime.bundle import Calibration
 from nes2net_runtime.decisions import decide, pick_calibration
 from nes2net_runtime.errors import AudioError
+from nes2net_runtime.manifest import (
+    Calibration,
+)
 from nes2net_runtime.results import Score
 from nes2net_runtime.segments import FRAME_HOP, MIN_SAMPLES, SegmentRule, repeat_to
 from nes2net_runtime.sessions import Stages

@@ -14,7 +14,10 @@ from nes2net_calib.protocols import Trial
 from nes2net_calib.score_cache import Heard, ScoreCache, cache_path
 from nes2net_calib.scoring import score_signals, signals
 from nes2net_runtime import Detector
-from nes2net_runtime.bundle import File, read_bundle
+from nes2net_runtime.bundle import read_bundle
+from nes2net_runtime.manifest import (
+    File,
+)
 
 WINDOW = 64_600
 

@@ -12,7 +12,9 @@ from scipy.stats import poisson
 
 from nes2net_calib.streaming import DELAY, LEAD, best_rule, outcome, poisson_interval
 from nes2net_runtime import Score
-from nes2net_runtime.bundle import AlertRule
+from nes2net_runtime.manifest import (
+    AlertRule,
+)
 
 CORPUS = Path(__file__).parents[3] / "shared/corpus/corpus.csv"
 HOP = 0.5

@@ -15,7 +15,10 @@ import pytest
 import soundfile
 
 import nes2net_runtime
-from nes2net_runtime.bundle import DEMO, MANIFEST, Calibration
+from nes2net_runtime.bundle import DEMO, MANIFEST
+from nes2net_runtime.manifest import (
+    Calibration,
+)
 
 PROVENANCE = {
     "protocol": "dev.tsv",

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from nes2net_runtime import Score
 from nes2net_runtime.alerts import PAUSE, Alert, Alerts, usual_rule
-from nes2net_runtime.bundle import AlertRule
+from nes2net_runtime.manifest import (
+    AlertRule,
+)
 
 HOP = 0.5
 

@@ -11,7 +11,12 @@ import onnx
 import pytest
 
 from nes2net_runtime import BundleError, Detector
-from nes2net_runtime.bundle import DEMO, MANIFEST, read_bundle, sha256
+from nes2net_runtime.bundle import (
+    DEMO,
+    MANIFEST,
+    read_bundle,
+    sha256,
+)
 from nes2net_runtime.bundle_writer import list_files, new_bundle
 
 

@@ -18,9 +18,13 @@ from typer.testing import CliRunner, Result
 
 import nes2net_runtime
 from nes2net_runtime import Detector
-from nes2net_runtime.bundle import DEMO, Stage, Tensor, read_bundle
+from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.bundle_writer import list_files, write_manifest
 from nes2net_runtime.cli import app
+from nes2net_runtime.manifest import (
+    Stage,
+    Tensor,
+)
 
 PROBES = ("first", "last", "mean_square", "maximum")  # the logits of the probe bundle
 
