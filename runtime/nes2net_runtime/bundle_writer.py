@@ -108,25 +108,29 @@ def add_calibration(
 
 
 @contextmanager
-def new_bundle(target: Path, force: bool = False) -> Iterator[Path]:
+def new_bundle(
+    target: Path, force: bool = False, marker: str = MANIFEST, kind: str = "bundle"
+) -> Iterator[Path]:
     """A temporary sibling of `target` to fill; renamed to `target` at the end, removed on any error.
 
     With `force` an existing bundle is moved aside, replaced and then deleted: a whole bundle is there at all
     times but between two renames, and there the next call puts it back. Anything else in the way, or no
     `force`, raises BundleError.
+
+    Folders of another `kind` are written the same way; `marker` is the file that such a folder is known by.
     """
     target = Path(os.path.abspath(target))
-    partial, old = (target.parent / f".{target.name}.{kind}-{os.getpid()}" for kind in ("partial", "old"))
+    partial, old = (target.parent / f".{target.name}.{end}-{os.getpid()}" for end in ("partial", "old"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clean_up(target)
-        check_free(target, force)
+        check_free(target, force, marker, kind)
         partial.mkdir()
     except OSError as error:
         raise BundleError(f"{target}: can't be written ({error.strerror})") from error
     try:
         yield partial
-        check_free(target, force)
+        check_free(target, force, marker, kind)
         if target.exists():
             target.rename(old)
         try:
@@ -143,14 +147,14 @@ def new_bundle(target: Path, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_free(target: Path, force: bool) -> None:
-    """Raise BundleError where a bundle can't be written to `target`, or only with `force`."""
+def check_free(target: Path, force: bool, marker: str = MANIFEST, kind: str = "bundle") -> None:
+    """Raise BundleError where `target` can't be written, or only with `force`; `marker`: see `new_bundle`."""
     try:
         str(target).encode()
     except UnicodeEncodeError as error:
         raise BundleError(f"{str(target)!a}: not a name in UTF-8; choose another -o") from error
-    if target.is_symlink() or (target.exists() and not (target / MANIFEST).is_file()):
-        raise BundleError(f"{target}: exists and is not a bundle; choose another -o")
+    if target.is_symlink() or (target.exists() and not (target / marker).is_file()):
+        raise BundleError(f"{target}: exists and is not a {kind}; choose another -o")
     if target.exists() and not force:
         raise BundleError(f"{target}: exists; --force replaces it")
 
