@@ -6,7 +6,7 @@
         context.onnx     frames -> features [batch, frames, width]
         backend.onnx     features -> logits [batch, logits]
         (or detector.onnx, waveform -> logits; large weights as FILE.data beside each)
-        MODEL_CARD.md, reports/…
+        MODEL_CARD.md, reports/…, engines/…
 
 Reading trusts nothing: paths must stay inside, links are refused, sizes and hashes must match before a file
 is opened, and a graph may read weights from listed files only.
@@ -20,7 +20,7 @@ import msgspec
 
 from nes2net_runtime.errors import BundleError
 from nes2net_runtime.external_data import external_locations
-from nes2net_runtime.manifest import SCHEMA, File, Manifest
+from nes2net_runtime.manifest import SCHEMA, File, Manifest, Stage
 
 MANIFEST = "manifest.json"
 DEMO = Path(__file__).parent / "demo.nes2net"
@@ -33,21 +33,36 @@ class Bundle(msgspec.Struct, frozen=True):
     manifest: Manifest
 
     def verify(self) -> None:
-        """Check everything that a run opens: the hashes of the graphs, and of the files their weights are in.
+        """Check the hashes of all stages: `verify_stage` for each."""
+        for stage in self.manifest.stages:
+            self.verify_stage(stage)
 
-        Raises BundleError at the first file that differs, or that a graph names and the manifest does not.
+    def verify_stage(self, stage: Stage) -> None:
+        """Check the hashes of what a run of this stage opens: its graph, and the files of its weights.
+
+        Raises BundleError at the first file that differs, or that the graph names and the manifest does not.
         """
         listed = {file.path: file for file in self.manifest.files}
-        for stage in self.manifest.stages:
-            self.check_hash(listed[stage.file])
-            for location in external_locations(self.path / stage.file):
-                weights = (PurePosixPath(stage.file).parent / location).as_posix()
-                if weights not in listed:
-                    raise BundleError(
-                        f"{self.path / stage.file}: takes weights from {location!r}, "
-                        "which the manifest does not list"
-                    )
-                self.check_hash(listed[weights])
+        self.check_hash(listed[stage.file])
+        for weights in self.weights(stage):
+            self.check_hash(listed[weights])
+
+    def weights(self, stage: Stage) -> list[str]:
+        """Paths in the bundle of the files that the stage's graph takes its weights from.
+
+        Raises BundleError for one that the manifest does not list.
+        """
+        listed = {file.path for file in self.manifest.files}
+        paths = []
+        for location in sorted(external_locations(self.path / stage.file)):
+            path = (PurePosixPath(stage.file).parent / location).as_posix()
+            if path not in listed:
+                raise BundleError(
+                    f"{self.path / stage.file}: takes weights from {location!r}, "
+                    "which the manifest does not list"
+                )
+            paths.append(path)
+        return paths
 
     def check_hash(self, file: File) -> None:
         """Raise BundleError unless the file has the SHA-256 that the manifest says."""

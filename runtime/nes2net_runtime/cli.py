@@ -16,13 +16,14 @@ from nes2net_runtime.audio import Channels
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.commands import Exit, installed_versions, one_line_errors, run_app
 from nes2net_runtime.detector import Detector
+from nes2net_runtime.engine_opening import KINDS
 from nes2net_runtime.files_command import FileOptions, run_files
 from nes2net_runtime.info import damaged_files, write_info
 from nes2net_runtime.live_command import LiveOptions, choose_source, parse_device, run_live
 from nes2net_runtime.microphone import device_lines, input_devices
 from nes2net_runtime.output import Format, OutputOptions
+from nes2net_runtime.providers import DISTRIBUTIONS, Provider, available_providers
 from nes2net_runtime.segments import MIN_SAMPLES, SegmentRule
-from nes2net_runtime.sessions import DISTRIBUTIONS, Provider, available_providers
 from nes2net_runtime.sources import FORMATS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -270,11 +271,20 @@ def run(
     provider: Annotated[
         Provider,
         typer.Option(
-            help="Execution provider. One that does not really run is an error; auto takes CUDA where it "
-            "works, else the CPU.",
+            help="Execution provider. One that does not really run is an error; auto takes the bundle's "
+            "engines where they fit, else CUDA where it works, else the CPU.",
             rich_help_panel=RUN,
         ),
     ] = "auto",
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild",
+            help="Build engines here, with --provider tensorrt or trt-rtx (minutes). They are kept in "
+            "~/.cache/nes2net-edge; later runs need not ask again.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -360,7 +370,9 @@ def run(
     live = mic or stream or realtime or Path("-") in (paths or [])
     refuse_options(context, FILES_ONLY if live else LIVE_ONLY, live)
     wanted = OutputOptions(format, output, receipt)
-    open_detector = partial(Detector, loaded, provider, threads)
+    if rebuild and provider not in KINDS:
+        raise typer.BadParameter(f"--rebuild is for --provider {' or '.join(KINDS)}")
+    open_detector = partial(Detector, loaded, provider, threads, rebuild)
     if live:
         channel = single_channel(channels)
         source = choose_source(paths or [], mic, parse_device(device), capture_rate, raw, realtime, channel)

@@ -26,9 +26,11 @@ from nes2net_runtime.errors import AudioError
 from nes2net_runtime.manifest import (
     Calibration,
 )
+from nes2net_runtime.providers import Provider
+from nes2net_runtime.receipt import Receipt
 from nes2net_runtime.results import FileResult, Score
 from nes2net_runtime.segments import MIN_SAMPLES, Cut, Segment, SegmentRule, cut, round_hop
-from nes2net_runtime.sessions import Provider, Receipt, Stages
+from nes2net_runtime.sessions import Stages
 from nes2net_runtime.stream import PIECE, Stream
 from nes2net_runtime.voice_activity import VoiceActivity
 
@@ -46,7 +48,8 @@ MAX_WAITING = 1 << 24
 class Detector:
     """Scores audio with a bundle; `None` is the demo detector that comes with the package.
 
-    Safe to share between threads. Raises BundleError and ProviderError where it can't be loaded.
+    Safe to share between threads. `rebuild`: build engines on this machine, for the providers tensorrt and
+    trt-rtx. Raises BundleError and ProviderError where it can't be loaded.
     """
 
     def __init__(
@@ -54,9 +57,10 @@ class Detector:
         bundle: str | os.PathLike[str] | Bundle | None = None,
         provider: Provider = "auto",
         threads: int | None = None,
+        rebuild: bool = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle or DEMO))
-        self.stages = Stages(self.bundle, provider, threads)
+        self.stages = Stages(self.bundle, provider, threads, rebuild)
 
     @property
     def receipt(self) -> Receipt:
@@ -172,7 +176,9 @@ class Detector:
         return Cut(rule, window, round_hop(hop), most)
 
     def _batch_size(self, wanted: int | None) -> int:
-        return wanted or (1 if self.stages.provider == "cpu" else ACCELERATOR_BATCH)
+        if wanted or self.stages.provider == "cpu":
+            return wanted or 1
+        return min(ACCELERATOR_BATCH, self.stages.largest_batch or ACCELERATOR_BATCH)
 
     def _read(self, result: FileResult, how: Cut, queue: "_Queue") -> None:
         """Cut one file (or channel) into segments and queue them."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nes2net_runtime.errors import BundleError
+from nes2net_runtime.protobuf import Buffer, fields
 
 SCHEMA: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
@@ -26,7 +27,6 @@ SCHEMA: dict[str, dict[int, str]] = {
     "tensor": {13: "entry"},
 }
 KEY, VALUE = 1, 2
-Buffer = bytes | mmap.mmap
 
 
 def external_locations(path: Path) -> set[str]:
@@ -40,43 +40,10 @@ def external_locations(path: Path) -> set[str]:
 
 def _locations(data: Buffer, start: int, end: int, message: str) -> Iterator[str]:
     if message == "entry":
-        fields = {number: data[a:b] for number, a, b in _fields(data, start, end)}
-        if fields.get(KEY) == b"location":
-            yield fields[VALUE].decode()
+        entry = {number: data[a:b] for number, a, b in fields(data, start, end)}
+        if entry.get(KEY) == b"location":
+            yield entry[VALUE].decode()
         return
-    for number, a, b in _fields(data, start, end):
+    for number, a, b in fields(data, start, end):
         if inner := SCHEMA[message].get(number):
             yield from _locations(data, a, b, inner)
-
-
-def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(field number, start, end) of each length-delimited field; the others are skipped."""
-    while at < end:
-        tag, at = _varint(data, at)
-        match tag & 7:
-            case 0:
-                _, at = _varint(data, at)
-            case 1:
-                at += 8
-            case 2:
-                length, at = _varint(data, at)
-                if at + length > end:
-                    raise ValueError("cut short")
-                yield tag >> 3, at, at + length
-                at += length
-            case 5:
-                at += 4
-            case wire:
-                raise ValueError(f"wire type {wire}")
-
-
-def _varint(data: Buffer, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number without end")

@@ -55,6 +55,8 @@ def run_files(
         for written in (wanted.path, options.scores):
             refuse_overwriting(written, path)
     detector = open_detector()
+    for passed in detector.stages.passed_over:
+        typer.echo(f"passed over: {passed}", err=True)
     calibrations = detector.calibrations(options.segment, options.window_samples)
     with ExitStack() as files:
         out = open_results(wanted, files)

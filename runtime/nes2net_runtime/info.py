@@ -1,6 +1,7 @@
 """`nes2net-run --info`: a bundle's manifest, whether its files are whole, what can run it here."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -8,11 +9,15 @@ import msgspec
 
 from nes2net_runtime.bundle import Bundle, sha256
 from nes2net_runtime.decisions import CALIBRATE
+from nes2net_runtime.engines import limits_of
 from nes2net_runtime.manifest import (
+    Engine,
     Manifest,
     Streaming,
 )
-from nes2net_runtime.sessions import Receipt, available_providers, import_onnxruntime, onnxruntime_owners
+from nes2net_runtime.nvidia import Driver, find_driver
+from nes2net_runtime.providers import available_providers, import_onnxruntime, onnxruntime_owners
+from nes2net_runtime.receipt import Receipt
 from nes2net_runtime.threads import usable_threads
 
 
@@ -27,6 +32,7 @@ def machine() -> dict[str, Any]:
         "onnxruntime": onnxruntime_owners(),
         "providers": available_providers(),
         "devices": devices,
+        "nvidia": find_driver(),
         "threads": usable_threads(),
     }
 
@@ -88,6 +94,26 @@ def streaming_rows(streaming: Streaming) -> list[tuple[str, str]]:
     ]
 
 
+def engine_rows(engines: Sequence[Engine]) -> list[tuple[str, str]]:
+    """What each engine runs on, and takes."""
+    return [
+        (
+            f"engine {engine.stage}",
+            f"{engine.file}: {engine.kind} {engine.version}, {engine.precision} ({engine.evidence}), compute "
+            f"capability {', '.join(engine.compute_capabilities)}, {engine.platform}, {limits_of([engine])}",
+        )
+        for engine in engines
+    ]
+
+
+def nvidia_text(driver: Driver | None) -> str:
+    """The driver and its cards, for people."""
+    if driver is None:
+        return "no driver"
+    cards = (f"{card.name} (compute capability {card.compute_capability})" for card in driver.cards)
+    return f"driver for CUDA {driver.cuda}; {', '.join(cards) or 'no card'}"
+
+
 def damaged_files(bundle: Bundle) -> list[str]:
     """Paths of all files whose hash differs from the manifest's."""
     return [file.path for file in bundle.manifest.files if sha256(bundle.path / file.path) != file.sha256]
@@ -129,11 +155,13 @@ def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -
         *(streaming_rows(m.streaming) if m.streaming else []),
         ("precision", m.precision),
         ("stages", ", ".join(f"{stage.name} ({stage.file})" for stage in m.stages)),
+        *engine_rows(m.engines),
         ("parity with torch", f"{m.parity.worst:.1e} relative (bound {m.parity.bound:g})"),
         ("files", f"{len(m.files)}, {size / 1e6:.1f} MB, {sums}"),
         ("onnxruntime", ", ".join(here["onnxruntime"])),
         ("providers built in", ", ".join(here["providers"])),
         ("devices", ", ".join(here["devices"])),
+        ("nvidia", nvidia_text(here["nvidia"])),
         ("threads", str(here["threads"])),
     ]
     for name, value in rows:
@@ -148,5 +176,9 @@ def receipt_lines(receipt: Receipt) -> list[str]:
     ]
     for s in receipt.stages:
         nodes = ", ".join(f"{count} nodes on {name}" for name, count in s.nodes.items())
-        lines.append(f"  {s.stage:8}  {s.precision}  {s.provider} ({s.device}): {nodes}")
-    return lines
+        graph = ", CUDA graph" if s.cuda_graph else ""
+        lines.append(f"  {s.stage:8}  {s.precision}  {s.provider} ({s.device}): {nodes}; io on {s.io}{graph}")
+        if e := s.engine:
+            evidence = f", precision {e.evidence}" if e.evidence else ""
+            lines.append(f"            engine {e.file}: {e.kind} {e.version}, by {e.runtime}{evidence}")
+    return [*lines, *(f"  passed over: {reason}" for reason in receipt.passed_over)]

@@ -103,6 +103,8 @@ def run_live(
     for path in (options.record, options.report, options.labels, wanted.path):
         refuse_overwriting(path, Path(source.name))
     detector = open_detector()
+    for passed in detector.stages.passed_over:
+        typer.echo(f"passed over: {passed}", err=True)
     manifest = detector.bundle.manifest
     rule = alert_rule(detector, options)
     hop = options.hop or (manifest.streaming.hop if manifest.streaming else STREAM_HOP)

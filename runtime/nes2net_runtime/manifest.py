@@ -17,6 +17,9 @@ Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
 Prior = Annotated[float, Meta(gt=0, lt=1)]
+Version = Annotated[str, Meta(pattern=r"^\d+(\.\w+)*$")]
+Capability = Annotated[str, Meta(pattern=r"^\d+\.\d+\+?$")]  # of a card: "8.9"; "8.0+": from there on
+Cuda = Annotated[str, Meta(pattern=r"^\d+\.\d+$")]  # "13.0"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,11 +194,11 @@ class Engine(Record, frozen=True, kw_only=True):
     file: str  # the serialised engine
     wrapper: str  # an ONNX graph of one EPContext node that names it, for ONNX Runtime
     kind: Literal["trt", "trt-rtx"]
-    version: str  # of the TensorRT that built it
+    version: Version  # of the TensorRT that built it
     precision: Precision
-    compute_capabilities: list[str]  # "8.9": cards that it runs on; "8.0+": from there on
+    compute_capabilities: list[Capability]  # of the cards that it runs on
     gpu: str | None  # the card it was built on; None: built without one
-    cuda: str | None  # newest CUDA that the driver supported there, "13.0"; an older one may not load it
+    cuda: Cuda | None  # newest that the driver supported there; an older one may not load it
     platform: str  # "linux-x86_64"
     version_compatible: bool  # any TensorRT of the same major version loads it
     batch: tuple[Count, Count, Count]  # least, best, largest

@@ -27,6 +27,7 @@ from nes2net_runtime.errors import AudioError
 from nes2net_runtime.manifest import (
     Calibration,
 )
+from nes2net_runtime.pipeline import Frames
 from nes2net_runtime.results import Score
 from nes2net_runtime.segments import FRAME_HOP, MIN_SAMPLES, SegmentRule, repeat_to
 from nes2net_runtime.sessions import Stages
@@ -111,7 +112,8 @@ class Stream:
         """Begin a stretch at sample `origin` of the signal; positions below are relative to it."""
         self._origin = origin
         self._samples = Tape()
-        self._frames: Tape | None = None  # of the encoder; its width shows with the first
+        self._frames: Frames = None  # the encoder's, of the last window
+        self._frames_end = 0  # index of the frame after them
         self._start = 0  # of the next window
         self._heard = 0  # where the last window ended
         self._early = self._first_after
@@ -157,27 +159,28 @@ class Stream:
         end = start + self.window
         if not self._speech(start, end):
             return []
-        if self._stages.frames_reusable:
-            score = self._stages.score_frames(self._window_frames(start))
-        else:
+        frames = self._window_frames(start) if self._stages.frames_reusable else None
+        if frames is None:
             score = float(self._stages.score(self._samples[start:end][None])[0])
+        else:
+            score = self._stages.score_frames(frames)
         return [self._score(start, end, score, self._samples[start:end])]
 
-    def _window_frames(self, start: int) -> Samples:
-        """Encoder frames [frames, channels] of the window at `start`; only new ones are computed."""
+    def _window_frames(self, start: int) -> Frames | None:
+        """Encoder frames of the window at `start`, of which new ones are computed; None: engines can't.
+
+        The frames that are kept are those of the last window, as many as any window has.
+        """
         first = start // FRAME_HOP
         last = first + (self.window - MIN_SAMPLES) // FRAME_HOP + 1
-        if self._frames is not None:
-            self._frames.forget(first)
-        new = first if self._frames is None else self._frames.end
-        if new < last:
-            heard = self._samples[new * FRAME_HOP : (last - 1) * FRAME_HOP + MIN_SAMPLES]
-            frames = self._stages.encode(heard)
-            if self._frames is None:
-                self._frames = Tape(frames.shape[1:], first)
-            self._frames.append(frames)
-        assert self._frames is not None
-        return self._frames[first:last]
+        new = max(first, self._frames_end)
+        heard = self._samples[new * FRAME_HOP : (last - 1) * FRAME_HOP + MIN_SAMPLES]
+        if not (self._stages.takes(len(heard)) and self._stages.takes(self.window)):
+            return None
+        frames = self._stages.encode(heard)
+        self._frames = frames if new == first else self._stages.join(self._frames, frames)
+        self._frames_end = last
+        return self._frames
 
     def _speech(self, start: int, end: int) -> bool:
         """Whether there is speech enough to score; counts the windows."""

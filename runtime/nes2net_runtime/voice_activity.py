@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nes2net_runtime.audio import Samples
-from nes2net_runtime.sessions import cpu_session
+from nes2net_runtime.ort_sessions import cpu_session
 from nes2net_runtime.tape import Tape
 
 MODEL = Path(__file__).parent / "silero_vad" / "silero_vad_16k_sequence.onnx"

@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
+from stand_ins.machine import install
+from stand_ins.onnxruntime_gpu import Machine
 
 import nes2net_runtime
 from nes2net_runtime.bundle import DEMO, MANIFEST
@@ -101,3 +103,23 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
     return call
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Machine]:
+    """(what is installed) -> a machine with a GPU, made of stand-ins, until the test ends."""
+
+    def make(**installed: Any) -> Machine:
+        folder = tmp_path / "machine"
+        folder.mkdir()
+        return install(monkeypatch, folder, **installed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clip() -> np.ndarray:
+    """10 s: both example clips."""
+    examples = Path(__file__).parents[2] / "docs/examples"
+    clips = [soundfile.read(examples / f"{name}.flac", dtype="float32")[0] for name in ("human", "synthetic")]
+    return np.concatenate(clips)[:160_000]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nes2net_runtime import Detector, ProviderError
-from nes2net_runtime.sessions import PROVIDERS, available_providers
+from nes2net_runtime.providers import PROVIDERS, available_providers
 from nes2net_runtime.threads import cgroup_cpus, physical_cores, usable_threads
 
 
@@ -25,26 +25,6 @@ def test_a_provider_that_is_not_there_is_an_error_that_says_what_is(run, good: P
     done = run(good, f"--provider={provider}")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"error: provider {provider} is not in this ONNX Runtime")
-
-
-def test_a_provider_that_onnxruntime_replaces_in_silence_is_an_error(tmp_path: Path) -> None:
-    """onnxruntime-gpu without CUDA lists its provider and quietly runs on the CPU: so does this stand-in."""
-    (tmp_path / "onnxruntime.py").write_text(
-        "class SessionOptions:\n"
-        "    def add_session_config_entry(self, name, value): pass\n"
-        "class InferenceSession:\n"
-        "    def __init__(self, path, options, providers): pass\n"
-        "    def get_providers(self): return ['CPUExecutionProvider']\n"
-        "def get_available_providers(): return ['CUDAExecutionProvider', 'CPUExecutionProvider']\n"
-    )
-    code = (
-        "from nes2net_runtime import Detector, ProviderError\n"
-        "print(Detector(provider='auto').stages.provider)\n"
-        "try:\n    Detector(provider='cuda')\nexcept ProviderError as error:\n    print(error)\n"
-    )
-    auto, cuda = python(code, tmp_path).stdout.splitlines()
-    assert auto == "cpu"
-    assert cuda.startswith("provider cuda does not work here: ONNX Runtime replaced it by cpu")
 
 
 def test_two_distributions_of_onnxruntime_are_an_error_with_the_remedy(tmp_path: Path) -> None:

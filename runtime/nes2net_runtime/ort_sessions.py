@@ -1,0 +1,112 @@
+"""One ONNX Runtime session: its options, and the proof that the provider asked for really runs it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nes2net_runtime.errors import ProviderError
+from nes2net_runtime.providers import (
+    EXECUTION_PROVIDERS,
+    import_onnxruntime,
+    load_cuda,
+    our_name,
+    plugin_devices,
+)
+
+# float32 means float32 (TF32 rounds it to 10 bits). Algorithms are not tried out for each new length, and
+# memory grows by what is asked for: the lengths of files and streams vary.
+CUDA_OPTIONS = {
+    "device_id": "0",
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "cudnn_conv1d_pad_to_nc1d": "1",
+    "arena_extend_strategy": "kSameAsRequested",
+}
+
+
+def cpu_session(model: Path, threads: int) -> Any:
+    """A session on the CPU for a graph that needs no proof, and no receipt."""
+    runtime = import_onnxruntime()
+    return runtime.InferenceSession(
+        model, session_options(runtime, threads), providers=[EXECUTION_PROVIDERS["cpu"]]
+    )
+
+
+def session_options(runtime: ModuleType, threads: int) -> Any:
+    """Options that all sessions share."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # a fall-back is found and said in our own words
+    # Threads that spin after their work burn a core, and take it from the next stage and from everybody.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Streams bring inputs of ever new lengths; an arena and a plan for each length grow for hours.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    return options
+
+
+def open_session(
+    runtime: ModuleType,
+    model: Path,
+    provider: str,
+    threads: int,
+    options: Mapping[str, str] | None = None,
+    config: Mapping[str, str] | None = None,
+) -> Any:
+    """A session of `model` that really runs on `provider` (our name), with options of the provider's own.
+
+    `config`: entries of the session itself. Raises ProviderError, also where ONNX Runtime took another
+    provider in silence or left it without a node.
+    """
+    settings = session_options(runtime, threads)
+    for key, value in {"session.record_ep_graph_assignment_info": "1", **(config or {})}.items():
+        settings.add_session_config_entry(key, value)
+    name = EXECUTION_PROVIDERS[provider]
+    providers: list[Any] = [(name, dict(options)) if options else name]
+    if provider == "trt-rtx" and name not in runtime.get_available_providers():
+        settings.add_provider_for_devices([plugin_devices(runtime)[0]], dict(options or {}))
+        providers = []
+    elif provider in ("cuda", "tensorrt"):
+        load_cuda(runtime)
+        if provider == "tensorrt":  # what TensorRT can't take stays on the card
+            providers.append((EXECUTION_PROVIDERS["cuda"], CUDA_OPTIONS))
+    try:
+        session = runtime.InferenceSession(model, settings, providers=providers)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+        raise ProviderError(f"provider {provider} can't load {model.name} ({first_line(error)})") from error
+    taken = session.get_providers()[0]
+    if taken != name:
+        raise ProviderError(
+            f"provider {provider} does not work here: ONNX Runtime replaced it by {our_name(taken)}; "
+            "check its driver and libraries, or ask for --provider cpu"
+        )
+    nodes = nodes_by_provider(session)
+    if nodes and provider not in nodes:
+        raise ProviderError(
+            f"provider {provider} runs no node of {model.name}: ONNX Runtime gave them to "
+            f"{', '.join(nodes)}; ask for --provider {next(iter(nodes))}"
+        )
+    return session
+
+
+def nodes_by_provider(session: Any) -> dict[str, int]:
+    """Our name of each provider -> nodes of the optimised graph that it runs."""
+    nodes: dict[str, int] = {}
+    for subgraph in session.get_provider_graph_assignment_info():
+        name = our_name(subgraph.ep_name)
+        nodes[name] = nodes.get(name, 0) + len(subgraph.get_nodes())
+    return nodes
+
+
+def device_of(session: Any) -> str:
+    """The device of a session's input, in words: "cpu AuthenticAMD"."""
+    devices = session.get_input_epdevices()
+    if devices and devices[0] is not None:
+        device = devices[0].device
+        return f"{str(device.type).rsplit('.', 1)[-1].lower()} {device.vendor}".strip()
+    return "cpu" if session.get_providers()[0] == EXECUTION_PROVIDERS["cpu"] else "accelerator"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of a library, which may have many."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

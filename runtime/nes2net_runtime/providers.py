@@ -1,0 +1,173 @@
+"""ONNX Runtime and its execution providers: who installed it, which are there, what they need."""
+
+import contextlib
+import ctypes
+import io
+import mmap
+import os
+import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+from nes2net_runtime.errors import ProviderError
+
+Provider = Literal["auto", "cpu", "cuda", "tensorrt", "trt-rtx", "openvino", "coreml"]
+PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+
+EXECUTION_PROVIDERS: dict[str, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "trt-rtx": "NvTensorRTRTXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+# Distributions that install the one module `onnxruntime`; two overwrite each other without a word.
+DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-trt-rtx",
+)
+# TensorRT-RTX is a plugin: a package with a library that ONNX Runtime loads (distributions …-cu12, …-cu13).
+PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
+
+
+def onnxruntime_owners() -> list[str]:
+    """Installed distributions that own the module `onnxruntime`, with versions."""
+    owners = []
+    for name in DISTRIBUTIONS:
+        try:
+            owners.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return owners
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime; raises ProviderError unless exactly one distribution provides it."""
+    owners = onnxruntime_owners()
+    if len(owners) > 1:
+        names = " ".join(owner.split()[0] for owner in owners)
+        raise ProviderError(
+            f"{' and '.join(owners)} overwrite each other: pip uninstall -y {names}, then install one of "
+            "nes2net-edge[cpu], nes2net-edge[gpu], nes2net-edge[openvino]"
+        )
+    # Since 1.32 ONNX Runtime keeps an id of the machine in ~/.cache and sends what it runs to its makers; the
+    # events that wait to be sent also grow the memory of a stream. disable_telemetry_events() comes too late.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(
+            "ONNX Runtime is not installed: pip install 'nes2net-edge[cpu]' (or [gpu], or [openvino])"
+        ) from error
+    module: ModuleType = onnxruntime
+    return module
+
+
+def available_providers() -> list[str]:
+    """Our names of the providers that are installed (CUDA may still lack its libraries, or a card)."""
+    built_in = import_onnxruntime().get_available_providers()
+    plugin = {EXECUTION_PROVIDERS["trt-rtx"]} if find_spec(PLUGIN) else set()
+    return [ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs in {*built_in, *plugin}]
+
+
+def our_name(execution_provider: str) -> str:
+    """Our name of one of ONNX Runtime's execution providers; `other` for one that we do not know."""
+    return next(
+        (ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs == execution_provider), "other"
+    )
+
+
+@cache
+def load_cuda(runtime: ModuleType) -> None:
+    """Load the CUDA and cuDNN libraries of NVIDIA's wheels, which ONNX Runtime does not look for by itself.
+
+    It prints what is missing; that shows where a session then runs on something else.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        runtime.preload_dlls()
+
+
+@cache
+def plugin_devices(runtime: ModuleType) -> tuple[Any, ...]:
+    """Register the plugin of TensorRT-RTX, once a process: the devices that it offers.
+
+    Raises ProviderError where it can't be loaded, or offers none.
+    """
+    import onnxruntime_ep_nv_tensorrt_rtx as plugin
+
+    # The wheel has CUDA's runtime under its full version only, a name that the loader does not look for.
+    for library in sorted(Path(plugin.get_library_path()).parent.glob("libcudart.so.*")):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    name = plugin.get_ep_name()
+    try:
+        runtime.register_execution_provider_library(name, plugin.get_library_path())
+    except Exception as error:  # ONNX Runtime's own type, of no base but Exception
+        cause = str(error).strip().splitlines()[0].split("with error: ")[-1]
+        remedy = "install NVIDIA's driver" if "libcuda." in cause else "pip install 'nes2net-edge[trt-rtx]'"
+        raise ProviderError(f"provider trt-rtx: its plugin can't be loaded ({cause}): {remedy}") from error
+    devices = tuple(device for device in runtime.get_ep_devices() if device.ep_name == name)
+    if not devices:
+        raise ProviderError(
+            "provider trt-rtx: its plugin finds no card that it supports (GeForce RTX 30 and newer); "
+            "ask for --provider cuda"
+        )
+    return devices
+
+
+def plugin_tensorrt() -> str | None:
+    """Version of the TensorRT-RTX inside the plugin, "1.7.1", by its library's name; None: no plugin."""
+    spec = find_spec(PLUGIN)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for library in Path(folder).glob("libtensorrt_rtx.so.*.*"):
+            return library.name.removeprefix("libtensorrt_rtx.so.")
+    return None
+
+
+@cache
+def linked_tensorrt(runtime: ModuleType) -> str:
+    """Version of the TensorRT that ONNX Runtime's provider loads, "10.16.1"; loads its libraries.
+
+    Raises ProviderError where ONNX Runtime has no such provider, or the library is not there.
+    """
+    provider = Path(str(runtime.__file__)).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
+    try:
+        with provider.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            linked = re.search(rb"libnvinfer\.so\.(\d+)", content)
+            major = linked[1].decode() if linked else "10"
+    except OSError as error:
+        raise ProviderError(
+            "provider tensorrt is not in this ONNX Runtime: pip install 'nes2net-edge[gpu]' in place of the "
+            "distribution that is there"
+        ) from error
+    library = load_tensorrt(major)
+    if library is None:
+        raise ProviderError(
+            f"provider tensorrt needs TensorRT {major}, and libnvinfer.so.{major} is not there: pip install "
+            f"'tensorrt>={major},<{int(major) + 1}', or NVIDIA's own package of it"
+        )
+    number = library.getInferLibVersion()
+    return f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
+
+
+def load_tensorrt(major: str) -> ctypes.CDLL | None:
+    """libnvinfer of this major version, from NVIDIA's wheel, else the system's; its parser is loaded, too."""
+    spec = find_spec("tensorrt_libs")
+    folders = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    loaded: list[ctypes.CDLL] = []
+    for name in (f"libnvinfer.so.{major}", f"libnvinfer_plugin.so.{major}", f"libnvonnxparser.so.{major}"):
+        for place in (*(str(folder / name) for folder in folders), name):
+            with contextlib.suppress(OSError):
+                loaded.append(ctypes.CDLL(place, mode=ctypes.RTLD_GLOBAL))
+                break
+        if not loaded:
+            return None
+    return loaded[0]
