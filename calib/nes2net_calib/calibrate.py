@@ -165,7 +165,7 @@ def _listed(title: str, lines: Sequence[str]) -> str:
 def check_target(bundle: Path, output: Path | None, force: bool) -> None:
     """Raise BundleError where the calibration can't be written: to `output`, or to the bundle itself."""
     if output is None:
-        folder, refused, remedy = bundle, bundle, "-o writes a calibrated copy elsewhere"
+        folder, refused, remedy = bundle, bundle, "-o writes a copy elsewhere"
     else:
         check_free(output, force)
         folder = next(parent for parent in output.absolute().parents if parent.exists())

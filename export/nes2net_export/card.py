@@ -37,3 +37,23 @@ A speech deepfake detector in the family of Nes2Net (arXiv 2504.05657), exported
 - Reading a score as a probability: it orders recordings, and a threshold has to be chosen on labelled audio
   like yours.
 """
+
+
+def derived_card(parent: str, manifest: Manifest) -> str:
+    """The parent's card, and what its figures do not say of this bundle."""
+    drift = manifest.drift
+    assert drift is not None
+    lines = [
+        f"{parent.rstrip()}",
+        "",
+        f"## This bundle is {manifest.precision}",
+        "",
+        "The figures above are of the float32 bundle that this one was made from. Its scores differ "
+        f"by {drift.mean:.2g} of their standard deviation on average (at most {drift.largest:.2g}; rank "
+        f"correlation {drift.correlation:.5f}), on {drift.windows} windows of {drift.audio}.",
+    ]
+    if drift.flips is not None:
+        lines.append(f"Of decisions at the calibrated threshold, {drift.flips:.1%} changed.")
+    if manifest.calibration is None:
+        lines.append("It has no calibration of its own yet: nes2net-calib makes one.")
+    return "\n".join(lines) + "\n"

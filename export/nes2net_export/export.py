@@ -1,20 +1,21 @@
-"""The whole way: a detector in torch -> verified ONNX stages -> a bundle."""
+"""A detector in torch -> verified ONNX stages: a float32 bundle."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
-import onnx
-
 from nes2net_export.card import model_card
+from nes2net_export.make import Checkpoint
 from nes2net_export.models.config import FRAME_FIELD, FRAME_HOP
-from nes2net_export.parity import BOUND, check_parity
-from nes2net_export.source import Loaded
+from nes2net_export.onnx_files import save
+from nes2net_export.output import Say
+from nes2net_export.parity import check_parity
+from nes2net_export.source import Loaded, load_source
+from nes2net_export.state_dict import Untold
 from nes2net_export.trace import StageSpec, stage_specs, trace
 from nes2net_export.transforms import simplify
 from nes2net_runtime.audio import SAMPLE_RATE
-from nes2net_runtime.bundle_writer import list_files, new_bundle, write_manifest
 from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.manifest import (
     SCHEMA,
@@ -26,80 +27,56 @@ from nes2net_runtime.manifest import (
 )
 from nes2net_runtime.sessions import DISTRIBUTIONS as RUNTIMES
 
-EXTERNAL_BYTES = 1 << 24  # larger weights go to FILE.data, where they can be mapped into memory
 DISTRIBUTIONS = ("nes2net-edge", "torch", "onnx", "onnxscript", "onnxsim", *RUNTIMES)
 
 
 def export_onnx(
-    loaded: Loaded,
-    target: Path,
-    opset: int,
-    single_graph: bool = False,
-    force: bool = False,
-    bound: float = BOUND,
-    progress: Callable[[str], None] = lambda step: None,
+    loaded: Loaded, folder: Path, opset: int, single_graph: bool, bound: float, say: Say
 ) -> Manifest:
-    """Write the bundle `target`, whole or not at all.
+    """Fill `folder` with a float32 bundle, all but its manifest, which is returned without its files.
 
-    Raises BundleError where it can't be written, ParityError where the stages do not compute what torch does.
+    Raises ParityError where the stages do not compute what torch does.
     """
     detector, config = loaded.detector, loaded.detector.config
-    with new_bundle(target, force) as folder:
-        stages = []
-        for spec, module in stage_specs(detector, single_graph):
-            progress(f"tracing {spec.name}")
-            model = trace(spec, module, opset)
-            nodes = len(model.graph.node)
-            progress(f"simplifying {spec.name} ({nodes} nodes)")
-            model = simplify.apply(model)
-            save(model, folder / f"{spec.name}.onnx")
-            stages.append(_stage(spec))
-            del model
-        progress("comparing with torch")
-        parity = check_parity(detector, folder, stages, bound)
-        progress("hashing")
-        manifest = Manifest(
-            schema=SCHEMA,
-            name=target.name.removesuffix(".nes2net"),
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            versions=installed_versions(*DISTRIBUTIONS),
-            source=loaded.source,
-            model=config.as_dict(),
-            audio=Audio(
-                sample_rate=SAMPLE_RATE,
-                normalize="per-window" if config.normalize_waveform else "none",
-                window_samples=config.window_samples,
-                min_samples=FRAME_FIELD,
-                frame_hop=FRAME_HOP,
-                frame_field=FRAME_FIELD,
-                frames_reusable=not config.normalize_waveform,
-            ),
-            score=ScoreRule(
-                bonafide_logit=config.bonafide_logit,
-                meaning=f"logits[:, {config.bonafide_logit}], the bona fide logit: higher is more human",
-            ),
-            precision="fp32",
-            files=[],
-            stages=stages,
-            parity=parity,
-        )
-        (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
-        for document in loaded.documents:  # a card written by hand replaces the one above
-            shutil.copyfile(document, folder / document.name)
-        manifest = manifest.with_files(list_files(folder))
-        write_manifest(folder, manifest)
+    stages = []
+    for spec, module in stage_specs(detector, single_graph):
+        say(f"tracing {spec.name}", None)
+        model = trace(spec, module, opset)
+        say(f"simplifying {spec.name} ({len(model.graph.node)} nodes)", None)
+        model = simplify.apply(model)
+        save(model, folder / f"{spec.name}.onnx")
+        stages.append(_stage(spec))
+        del model
+    say("comparing with torch", None)
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=loaded.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=installed_versions(*DISTRIBUTIONS),
+        source=loaded.source,
+        model=config.as_dict(),
+        audio=Audio(
+            sample_rate=SAMPLE_RATE,
+            normalize="per-window" if config.normalize_waveform else "none",
+            window_samples=config.window_samples,
+            min_samples=FRAME_FIELD,
+            frame_hop=FRAME_HOP,
+            frame_field=FRAME_FIELD,
+            frames_reusable=not config.normalize_waveform,
+        ),
+        score=ScoreRule(
+            bonafide_logit=config.bonafide_logit,
+            meaning=f"logits[:, {config.bonafide_logit}], the bona fide logit: higher is more human",
+        ),
+        precision="fp32",
+        files=[],
+        stages=stages,
+        parity=check_parity(detector, folder, stages, bound),
+    )
+    (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
+    for document in loaded.documents:  # a card written by hand replaces the one above
+        shutil.copyfile(document, folder / document.name)
     return manifest
-
-
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a checked model; large weights beside it as FILE.data."""
-    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if weights > EXTERNAL_BYTES:
-        onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
-        (path.parent / f"{path.name}.data").chmod(path.stat().st_mode)  # onnx makes it private
-    else:
-        onnx.save(model, path)
-    onnx.checker.check_model(path, full_check=True)
 
 
 def _stage(spec: StageSpec) -> Stage:
@@ -113,3 +90,20 @@ def _stage(spec: StageSpec) -> Stage:
         inputs=[tensor(spec.input, spec.input_shape)],
         outputs=[tensor(spec.output, spec.output_shape)],
     )
+
+
+def open_checkpoint(
+    checkpoint: str | None,
+    untold: Untold,
+    opset: int,
+    single_graph: bool,
+    bound: float,
+    say: Say,
+) -> Checkpoint:
+    """What `--checkpoint` names, loaded, and ready to be written; raises CheckpointError."""
+    loaded = load_source(checkpoint, untold)
+
+    def write(folder: Path) -> Manifest:
+        return export_onnx(loaded, folder, opset, single_graph, bound, say)
+
+    return Checkpoint(loaded.name, loaded.source.random, write)

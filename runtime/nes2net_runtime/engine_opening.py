@@ -93,7 +93,11 @@ def _open_native(
         )
         for engine in engines
     ]
-    return Loaded(provider, OnTensorRT(tensorrt, paths, names, own_code), receipts, limits_of(engines))
+    try:
+        pipeline = OnTensorRT(tensorrt, paths, names, own_code)
+    except ProviderError as error:
+        raise ProviderError(f"provider {provider}: {error}") from error
+    return Loaded(provider, pipeline, receipts, limits_of(engines))
 
 
 def _receipt(engine: Engine, by: str) -> EngineReceipt:

@@ -10,6 +10,7 @@ from nes2net_runtime.providers import (
     EXECUTION_PROVIDERS,
     import_onnxruntime,
     load_cuda,
+    missing_library,
     our_name,
     plugin_devices,
 )
@@ -76,9 +77,10 @@ def open_session(
         raise ProviderError(f"provider {provider} can't load {model.name} ({first_line(error)})") from error
     taken = session.get_providers()[0]
     if taken != name:
+        missing = missing_library(runtime, provider)
         raise ProviderError(
-            f"provider {provider} does not work here: ONNX Runtime replaced it by {our_name(taken)}; "
-            "check its driver and libraries, or ask for --provider cpu"
+            f"provider {provider} does not work here: ONNX Runtime replaced it by {our_name(taken)}"
+            f"{f' ({missing})' if missing else ''}; check its driver and libraries, or ask for --provider cpu"
         )
     nodes = nodes_by_provider(session)
     if nodes and provider not in nodes:

@@ -89,10 +89,24 @@ def our_name(execution_provider: str) -> str:
 def load_cuda(runtime: ModuleType) -> None:
     """Load the CUDA and cuDNN libraries of NVIDIA's wheels, which ONNX Runtime does not look for by itself.
 
-    It prints what is missing; that shows where a session then runs on something else.
+    What it prints, and what ONNX Runtime writes to stderr, is said in our own words where it matters.
     """
+    runtime.set_default_logger_severity(4)
     with contextlib.redirect_stdout(io.StringIO()):
         runtime.preload_dlls()
+
+
+def missing_library(runtime: ModuleType, provider: str) -> str:
+    """What the library of ONNX Runtime's provider lacks, as the loader says it; empty: nothing."""
+    folder = Path(str(runtime.__file__)).parent / "capi"
+    try:
+        for name in ("shared", provider):  # the first has what all the others need
+            library = folder / f"libonnxruntime_providers_{name}.so"
+            if library.exists():
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return str(error).removesuffix(": No such file or directory")
+    return ""
 
 
 @cache
@@ -112,6 +126,7 @@ def plugin_devices(runtime: ModuleType) -> tuple[Any, ...]:
         runtime.register_execution_provider_library(name, plugin.get_library_path())
     except Exception as error:  # ONNX Runtime's own type, of no base but Exception
         cause = str(error).strip().splitlines()[0].split("with error: ")[-1]
+        cause = cause.removesuffix(": No such file or directory")
         remedy = "install NVIDIA's driver" if "libcuda." in cause else "pip install 'nes2net-edge[trt-rtx]'"
         raise ProviderError(f"provider trt-rtx: its plugin can't be loaded ({cause}): {remedy}") from error
     devices = tuple(device for device in runtime.get_ep_devices() if device.ep_name == name)

@@ -343,7 +343,7 @@ def test_a_bundle_that_cannot_be_written_needs_a_copy(
         bundle.chmod(0o755)
     assert done.returncode == 3
     assert done.stderr.strip() == (  # and nothing else: said before the work
-        f"error: {bundle}: can't be written (Permission denied); -o writes a calibrated copy elsewhere"
+        f"error: {bundle}: can't be written (Permission denied); -o writes a copy elsewhere"
     )
     assert refused.returncode == 3
     assert refused.stderr.strip() == (

@@ -128,7 +128,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 add_calibration(Path({str(uncalibrated)!r}), *pickle.loads(Path({str(tmp_path / "new")!r}).read_bytes()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.strip().endswith("; -o writes a calibrated copy elsewhere")
+    assert done.stderr.strip().endswith("; -o writes a copy elsewhere")
     assert "can't be written (File too large)" in done.stderr
     assert content(uncalibrated) == before
 

@@ -60,9 +60,13 @@ def loader(libraries: dict[str, Any]) -> Any:
     real = ctypes.CDLL
 
     def load(name: str, *arguments: Any, **options: Any) -> Any:
+        if str(name).endswith(("libonnxruntime_providers_cuda.so", "libonnxruntime_providers_tensorrt.so")):
+            name = "libcublas.so.13"  # what they need first
         if name in libraries:
             return libraries[name]
-        if isinstance(name, str) and any(part in name for part in ("libcuda", "libnvinfer", "libnvonnx")):
+        if isinstance(name, str) and any(
+            part in name for part in ("libcuda", "libcublas", "libnvinfer", "libnvonnx")
+        ):
             raise OSError(f"{name}: cannot open shared object file: No such file or directory")
         return real(name, *arguments, **options)
 

@@ -214,6 +214,8 @@ class Machine:
         self._registered = False
         self._capi = folder / "onnxruntime" / "capi"
         self._capi.mkdir(parents=True)
+        if CUDA in providers:
+            (self._capi / "libonnxruntime_providers_cuda.so").touch()
         if TENSORRT in providers:
             (self._capi / "libonnxruntime_providers_tensorrt.so").write_bytes(b"\0libnvinfer.so.10\0")
 
@@ -226,6 +228,7 @@ class Machine:
         module.RunOptions = RunOptions
         module.OrtValue = types.SimpleNamespace(ortvalue_from_shape_and_type=self._value)
         module.InferenceSession = self._session
+        module.set_default_logger_severity = lambda severity: None
         module.preload_dlls = lambda: print("Failed to load libcudnn.so.9")
         module.get_available_providers = lambda: self.providers
         module.get_ep_devices = self._devices

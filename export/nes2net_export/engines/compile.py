@@ -1,0 +1,145 @@
+"""A bundle's stages -> engines in its folder, each with the record of everything that it depends on."""
+
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import onnx
+
+from nes2net_export.engines.build import (
+    BuildOptions,
+    Shapes,
+    build_engine,
+    inspect_engine,
+    known_capabilities,
+)
+from nes2net_export.engines.inspection import LEAST, precision_share
+from nes2net_export.engines.tensorrt import TensorRT
+from nes2net_export.engines.wrapper import wrap
+from nes2net_export.output import Say
+from nes2net_runtime.bundle import sha256
+from nes2net_runtime.engines import this_platform
+from nes2net_runtime.errors import ParityError, ProviderError
+from nes2net_runtime.external_data import external_locations
+from nes2net_runtime.manifest import Audio, Engine, Manifest, Stage
+from nes2net_runtime.nvidia import Driver, find_driver
+
+FOLDER = "engines"
+ON_REQUEST = "7.5"  # Turing: TensorRT-RTX has no float32 matrix products for it
+
+
+def compile_stages(
+    trt: TensorRT, source: Path, manifest: Manifest, folder: Path, options: BuildOptions, say: Say
+) -> list[Engine]:
+    """Build an engine of each stage of the bundle in `source`; write them to `folder`/engines.
+
+    Where a GPU is there, the inspector must find the precision of the graph in each engine. Raises
+    ProviderError where one can't be built, ParityError where it is of another precision.
+    """
+    driver, samples = find_driver(), sample_range(manifest.audio, options)
+    capabilities = target_capabilities(trt, options, driver)
+    targeted = replace(options, compute_capabilities=capabilities if trt.kind == "trt-rtx" else ())
+    (folder / FOLDER).mkdir(exist_ok=True)
+    engines = []
+    for stage in manifest.stages:
+        name = f"{stage.name}.{trt.kind}"
+        blob = build_engine(
+            trt,
+            source / stage.file,
+            stage.inputs[0].name,
+            input_shapes(stage, manifest.audio, samples, options.max_batch),
+            targeted,
+            lambda phase, share, stage=stage: say(f"{stage.name}: {phase}", share),  # type: ignore[misc]
+        )
+        (folder / FOLDER / f"{name}.engine").write_bytes(blob)
+        architecture = "80+" if options.hardware_compatible else capabilities[0].replace(".", "")
+        wrapper = wrap(stage, f"{name}.engine", trt.kind, trt.version, architecture)
+        onnx.save(wrapper, folder / FOLDER / f"{name}.onnx")
+        inspected = driver is not None and bool(driver.cards)
+        if inspected:
+            check_precision(trt, stage, inspect_engine(trt, blob))
+        engines.append(
+            Engine(
+                stage=stage.name,
+                file=f"{FOLDER}/{name}.engine",
+                wrapper=f"{FOLDER}/{name}.onnx",
+                kind=trt.kind,
+                version=trt.version,
+                precision=stage.precision,
+                compute_capabilities=["8.0+"] if options.hardware_compatible else list(capabilities),
+                gpu=driver.cards[0].name if driver and driver.cards else None,
+                cuda=driver.cuda if driver else None,
+                platform=this_platform(),
+                version_compatible=options.version_compatible,
+                batch=(1, 1, options.max_batch),
+                samples=samples,
+                graph=graph_hashes(source, stage),
+                evidence="inspected" if inspected else "graph-typed, not inspected",
+            )
+        )
+    return engines
+
+
+def target_capabilities(trt: TensorRT, options: BuildOptions, driver: Driver | None) -> tuple[str, ...]:
+    """Cards that the engines are for, "8.9": those asked for, or all that can be, or the one that is here."""
+    if trt.kind == "trt":
+        if options.compute_capabilities:
+            raise ProviderError(
+                f"{trt.name} builds for the card that is here; --compute-capability is for TensorRT-RTX "
+                "(--engine trt-rtx)"
+            )
+        assert driver is not None and driver.cards, "find_tensorrt asks for a card"
+        return (driver.cards[0].compute_capability,)
+    known = known_capabilities(trt)
+    if unknown := [c for c in options.compute_capabilities if c not in known]:
+        raise ProviderError(f"{trt.name} builds for {', '.join(known)}, not for {', '.join(unknown)}")
+    return options.compute_capabilities or tuple(c for c in known if c != ON_REQUEST)
+
+
+def sample_range(audio: Audio, options: BuildOptions) -> tuple[int, int, int]:
+    """Least, best and largest length in samples. Raises ProviderError where they are in no such order."""
+    least, most = (round(audio.sample_rate * s) for s in (options.min_seconds, options.max_seconds))
+    best = (
+        audio.window_samples
+        if options.opt_seconds is None
+        else round(audio.sample_rate * options.opt_seconds)
+    )
+    if not least <= best <= most:
+        raise ProviderError(
+            f"engines for {least / audio.sample_rate:g} to {most / audio.sample_rate:g} s can't be tuned for "
+            f"{best / audio.sample_rate:g} s: change --min-seconds, --opt-seconds or --max-seconds"
+        )
+    return max(least, audio.min_samples), best, most
+
+
+def input_shapes(stage: Stage, audio: Audio, samples: tuple[int, int, int], max_batch: int) -> Shapes:
+    """Least, best and largest shape of the stage's input; later stages get frames instead of samples."""
+
+    def shape(batch: int, length: int) -> tuple[int, ...]:
+        frames = (length - audio.frame_field) // audio.frame_hop + 1
+        sizes = {"batch": batch, "samples": length, "frames": frames}
+        return tuple(sizes[d] if isinstance(d, str) else d for d in stage.inputs[0].shape)
+
+    least, best, most = samples
+    return shape(1, least), shape(1, best), shape(max_batch, most)
+
+
+def check_precision(trt: TensorRT, stage: Stage, information: str) -> None:
+    """Raise ParityError where the engine does not compute in the precision that its graph asks for."""
+    try:
+        share = precision_share(information, stage.precision)
+    except ValueError as error:
+        raise ParityError(
+            f"{trt.name}: {stage.name} can't be inspected: {error}; nothing was written"
+        ) from error
+    if share < LEAST:
+        raise ParityError(
+            f"{trt.name}: {stage.precision} was asked for, and only {share:.0%} of the working layers of "
+            f"{stage.name} are; nothing was written"
+        )
+
+
+def graph_hashes(folder: Path, stage: Stage) -> list[str]:
+    """SHA-256 of the stage's graph and of the files that its weights are in."""
+    place = PurePosixPath(stage.file).parent
+    weights = sorted(external_locations(folder / stage.file))
+    return [sha256(folder / path) for path in (stage.file, *(str(place / name) for name in weights))]

@@ -1,0 +1,126 @@
+"""The whole way: a checkpoint or a bundle -> a bundle in the precision asked for, perhaps with engines."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from nes2net_export.derive import Form, derive
+from nes2net_export.engines.build import BuildOptions
+from nes2net_export.engines.compile import FOLDER, compile_stages
+from nes2net_export.engines.tensorrt import TensorRT
+from nes2net_export.output import Say
+from nes2net_export.probe import Probe
+from nes2net_export.triton import write_triton
+from nes2net_runtime.bundle import Bundle, read_bundle
+from nes2net_runtime.bundle_writer import add_engines, list_files, new_bundle, write_manifest
+from nes2net_runtime.manifest import Engine, Manifest
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A detector that torch has loaded."""
+
+    name: str  # for its bundle
+    random: bool  # its weights
+    write: Callable[[Path], Manifest]  # fill a folder with its float32 bundle, all but the manifest
+
+
+Parent = Checkpoint | Bundle
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """Another precision, and what it is measured on."""
+
+    form: Form
+    probe: Callable[[int], Probe]  # of windows of so many samples
+    max_drift: float | None
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """Engines to build."""
+
+    trt: TensorRT
+    options: BuildOptions
+
+
+def make_bundle(
+    parent: Parent,
+    target: Path,
+    derivation: Derivation | None,
+    compilation: Compilation | None,
+    force: bool,
+    say: Say,
+) -> Manifest:
+    """Write the bundle `target`, whole or not at all.
+
+    Raises BundleError where it can't be written, ParityError where a check fails, ProviderError where no
+    engine can be built.
+    """
+    title = target.name.removesuffix(".nes2net")
+    with new_bundle(target, force) as folder:
+        if derivation is None:
+            manifest = replace(_written(parent, folder), name=title)
+        else:
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{target.name}.parent-") as scratch:
+                source = parent if isinstance(parent, Bundle) else _bundle(parent, Path(scratch))
+                probe = derivation.probe(source.manifest.audio.window_samples)
+                manifest = derive(source, folder, title, derivation.form, probe, derivation.max_drift, say)
+        if compilation is not None:
+            engines = compile_stages(compilation.trt, folder, manifest, folder, compilation.options, say)
+            manifest = replace(manifest, engines=_with(manifest, engines))
+        say("hashing", None)
+        manifest = manifest.with_files(list_files(folder))
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def make_triton(parent: Parent, target: Path, force: bool, max_batch: int) -> list[str]:
+    """Write a Triton model repository; returns a line for each of its models. Raises BundleError."""
+    if isinstance(parent, Bundle):
+        return write_triton(parent, target, force, max_batch)
+    with tempfile.TemporaryDirectory(
+        dir=target.absolute().parent, prefix=f".{target.name}.parent-"
+    ) as scratch:
+        return write_triton(_bundle(parent, Path(scratch)), target, force, max_batch)
+
+
+def compile_bundle(bundle: Bundle, compilation: Compilation, say: Say) -> Manifest:
+    """Add engines to a bundle where it is; raises as make_bundle does, and leaves it as it was."""
+    bundle.verify()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        engines = compile_stages(
+            compilation.trt, bundle.path, bundle.manifest, folder, compilation.options, say
+        )
+        say("writing", None)
+        files = {path.relative_to(folder).as_posix(): path for path in sorted((folder / FOLDER).iterdir())}
+        return add_engines(bundle.path, engines, files).manifest
+
+
+def _written(parent: Parent, folder: Path) -> Manifest:
+    """Fill a folder with the parent's files; its manifest is returned."""
+    if isinstance(parent, Checkpoint):
+        return parent.write(folder)
+    parent.verify()
+    for file in parent.manifest.files:
+        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(parent.path / file.path, folder / file.path)
+    return parent.manifest
+
+
+def _bundle(checkpoint: Checkpoint, folder: Path) -> Bundle:
+    manifest = checkpoint.write(folder)
+    write_manifest(folder, manifest.with_files(list_files(folder)))
+    return read_bundle(folder)
+
+
+def _with(manifest: Manifest, engines: list[Engine]) -> list[Engine]:
+    """The bundle's engines with these; those of their kind are replaced."""
+    kinds = {engine.kind for engine in engines}
+    return [*(engine for engine in manifest.engines if engine.kind not in kinds), *engines]
