@@ -243,8 +243,8 @@ def test_a_provider_that_onnxruntime_replaces(gpu, engines) -> None:
     bundle = engines()
     machine.broken = {TENSORRT, CUDA}
     replaced = (
-        "does not work here: ONNX Runtime replaced it by cpu (libcublas.so.13: cannot open shared object file); "
-        "check its driver and libraries, or ask for --provider cpu"
+        "does not work here: ONNX Runtime replaced it by cpu (libcublas.so.13: cannot open shared object "
+        "file); check its driver and libraries, or ask for --provider cpu"
     )
     for provider in ("tensorrt", "cuda"):
         assert refused(bundle, provider) == f"provider {provider} {replaced}"
