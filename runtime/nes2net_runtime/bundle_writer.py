@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from nes2net_runtime.errors import BundleError
 from nes2net_runtime.manifest import (
     Calibration,
     CalibrationRule,
-    Engine,
     File,
     Manifest,
     Streaming,
@@ -65,73 +64,47 @@ def add_calibration(
     A new calibration of `windows` makes old decision defaults of streams void: `streaming` replaces them,
     also where it is None.
 
+    Everything is first written beside its place. Then these move into place: a manifest without the documents
+    that change, the documents, the manifest with them. So the bundle is whole at every moment; a process that
+    is killed leaves it with the old calibration, and perhaps without an old report.
+
     Raises BundleError for random weights, and where the bundle can't be written.
     """
     old = read_bundle(path).manifest
     if old.source.random:
         raise BundleError(f"{path}: has random weights; only a trained detector can be calibrated")
+    kept = [file for file in old.files if file.path not in documents]
+    added = [
+        File(path=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in documents.items()
+    ]
     new = msgspec.structs.replace(
         old,
         calibration={**(old.calibration or {}), **calibration},
         streaming=streaming if "windows" in calibration else old.streaming,
+        files=sorted([*kept, *added], key=lambda file: file.path),
     )
-    return _add(path, old, new, documents)
-
-
-def add_engines(path: Path, engines: Sequence[Engine], files: Mapping[str, Path]) -> Bundle:
-    """Add engines, and their files by their path in the bundle; all engines of their kind are replaced.
-
-    Raises BundleError where the bundle can't be written.
-    """
-    old = read_bundle(path).manifest
-    kinds = {engine.kind for engine in engines}
-    others = [engine for engine in old.engines if engine.kind not in kinds]
-    return _add(path, old, msgspec.structs.replace(old, engines=[*others, *engines]), files)
-
-
-def _add(path: Path, old: Manifest, new: Manifest, documents: Mapping[str, bytes | Path]) -> Bundle:
-    """Add documents (contents, or files to copy) to a bundle, and replace its manifest.
-
-    Everything is first written beside its place. Then these move into place: a manifest without the documents
-    that change, the documents, the manifest with them. So the bundle is whole at every moment; a process that
-    is killed leaves it with the old manifest, and perhaps without an old document.
-    """
-    kept = [file for file in old.files if file.path not in documents]
-    added = [File(path=name, bytes=_size(content), sha256=_hash(content)) for name, content in documents.items()]
-    files = sorted([*kept, *added], key=lambda file: file.path)
-    without = msgspec.structs.replace(old, files=kept, engines=[e for e in old.engines if e in new.engines])
-    steps: list[tuple[Path, bytes | Path]] = [
-        (path / MANIFEST, encode_manifest(path, without)),
+    steps = [
+        (path / MANIFEST, encode_manifest(path, old.with_files(kept))),
         *((check_place(path, name), content) for name, content in documents.items()),
-        (path / MANIFEST, encode_manifest(path, new.with_files(files))),
+        (path / MANIFEST, encode_manifest(path, new)),
     ]
     written: list[Path] = []
     try:
         for i, (place, content) in enumerate(steps):
             place.parent.mkdir(parents=True, exist_ok=True)
             written.append(place.with_name(f".{place.name}.new-{i}"))
-            if isinstance(content, Path):
-                shutil.copyfile(content, written[-1])
-            else:
-                written[-1].write_bytes(content)
+            written[-1].write_bytes(content)
         for beside, (place, _) in zip(written, steps, strict=True):
             beside.replace(place)
     except OSError as error:
         raise BundleError(
-            f"{path}: can't be written ({error.strerror}); -o writes a copy elsewhere"
+            f"{path}: can't be written ({error.strerror}); -o writes a calibrated copy elsewhere"
         ) from error
     finally:
         for beside in written:
             beside.unlink(missing_ok=True)
     return read_bundle(path)
-
-
-def _size(content: bytes | Path) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
-
-
-def _hash(content: bytes | Path) -> str:
-    return sha256(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
 
 
 @contextmanager

@@ -22,11 +22,15 @@ COMPLETE = "complete"
 BATCH = 8  # windows at once, at most
 
 
+def engines_folder() -> Path:
+    """Where all engines are that were built on this machine, if any were."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "nes2net-edge" / "engines"
+
+
 def engine_folder(parts: Sequence[str]) -> Path:
     """Where engines are that depend on exactly these `parts`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    return cache / "nes2net-edge" / "engines" / name
+    return engines_folder() / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def is_complete(folder: Path) -> bool:

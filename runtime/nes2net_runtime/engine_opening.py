@@ -28,8 +28,18 @@ KINDS: dict[str, Literal["trt", "trt-rtx"]] = {"tensorrt": "trt", "trt-rtx": "tr
 CUDA_GRAPH = {"tensorrt": "trt_cuda_graph_enable", "trt-rtx": "enable_cuda_graph"}
 
 
-def has_engines(bundle: Bundle, kind: str) -> bool:
-    return any(engine.kind == kind for engine in bundle.manifest.engines)
+def has_engines(bundle: Bundle, provider: str) -> bool:
+    """Whether the bundle has engines for the provider, which may not fit."""
+    return any(engine.kind == KINDS[provider] for engine in bundle.manifest.engines)
+
+
+def built_here(runtime: ModuleType, bundle: Bundle, provider: str, driver: Driver) -> Path | None:
+    """Where engines are that --rebuild built here for these graphs; None: it did not."""
+    if not engine_cache.engines_folder().is_dir():
+        return None
+    parts = _parts(runtime, bundle, provider, driver)
+    folder = engine_cache.engine_folder(parts) if parts else None
+    return folder if folder and engine_cache.is_complete(folder) else None
 
 
 def open_engines(runtime: ModuleType, bundle: Bundle, provider: str, threads: int, driver: Driver) -> Loaded:
@@ -42,8 +52,7 @@ def open_engines(runtime: ModuleType, bundle: Bundle, provider: str, threads: in
         engines = [_fitting(bundle, stage, kind, driver) for stage in bundle.manifest.stages]
         native = _tensorrt_for(runtime, provider, engines)
     except ProviderError as error:
-        parts = _parts(runtime, bundle, provider, driver)
-        if parts and engine_cache.is_complete(folder := engine_cache.engine_folder(parts)):
+        if folder := built_here(runtime, bundle, provider, driver):
             return _open_cached(runtime, bundle, provider, threads, folder)
         raise ProviderError(f"provider {provider}: {error}") from error
     for engine in engines:

@@ -1,9 +1,11 @@
 """Which provider runs the stages, and with what: engines that fit, ONNX graphs, or an error that says why.
 
-auto       engines of the bundle that fit -> CUDA where it really works -> CPU
-tensorrt   the bundle's engines -> those that --rebuild left in the user's cache -> error
-trt-rtx    the same
-others     ONNX graphs, or an error
+    tensorrt   the bundle's engines that fit -> those that --rebuild left in the user's cache -> error
+    trt-rtx    the same
+    auto       engines, as above -> CUDA where it really works -> CPU
+    others     ONNX graphs, or an error
+
+What `auto` passed over, and why, goes with what it took.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from functools import partial
 from types import ModuleType
 
 from nes2net_runtime.bundle import Bundle
-from nes2net_runtime.engine_opening import KINDS, build_engines, has_engines, open_engines
+from nes2net_runtime.engine_opening import KINDS, build_engines, built_here, has_engines, open_engines
 from nes2net_runtime.engines import no_card
 from nes2net_runtime.errors import BundleError, ProviderError
 from nes2net_runtime.loaded import Loaded, on_device, stage_receipts
@@ -49,13 +51,15 @@ def open_stages(bundle: Bundle, provider: Provider, threads: int, rebuild: bool 
 def open_auto(bundle: Bundle, threads: int, engines: bool = True) -> Loaded:
     """What is fastest of what works, and why others were passed over."""
     runtime, driver = import_onnxruntime(), find_driver()
-    kinds = [kind for kind in ("tensorrt", "trt-rtx") if engines and has_engines(bundle, KINDS[kind])]
+    of_engines = KINDS if engines else ()
     passed: list[str] = []
     if driver is None or not driver.cards:
-        passed += [f"provider {kind} {no_card(driver)}" for kind in kinds]
+        passed += [f"provider {name} {no_card(driver)}" for name in of_engines if has_engines(bundle, name)]
     else:
         ways: list[tuple[str, Callable[[], Loaded]]] = [
-            (kind, partial(open_engines, runtime, bundle, kind, threads, driver)) for kind in kinds
+            (name, partial(open_engines, runtime, bundle, name, threads, driver))
+            for name in of_engines
+            if has_engines(bundle, name) or built_here(runtime, bundle, name, driver)
         ]
         if "cuda" in available_providers():
             ways.append(("cuda", partial(_open_graphs, runtime, bundle, "cuda", threads)))

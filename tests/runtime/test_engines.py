@@ -403,8 +403,9 @@ def test_rebuild_builds_once_and_later_runs_find_it(
     built = Detector(None, provider, 1, rebuild=True)
     assert machine.builds == 3
     later = Detector(None, provider, 1)
+    auto = Detector(None, "auto", 1)
     assert machine.builds == 3
-    for detector in (built, later):
+    for detector in (built, later, auto):
         np.testing.assert_allclose([s.score for s in detector.score(clip, hop=0.5)], expected, atol=SAME)
         stream = detector.stream(hop=0.5)
         streamed = stream.feed(clip) + stream.close()
