@@ -1,13 +1,15 @@
 """Stands in for the modules `tensorrt` (11) and `cuda.bindings.runtime`.
 
 An "engine" is an ONNX graph that ONNX Runtime runs on the CPU; the card's memory is memory of the host, and
-only addresses that `cudaMalloc` gave, and that are not freed, may be read or written.
+only addresses that `cudaMalloc` gave, and that are not freed, may be read or written. What is put on the
+stream is done when somebody waits for it, and not before.
 """
 
 import ctypes
 import enum
 import io
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ class Card:
         self.blocks: dict[int, Any] = {}  # address -> block
         self.copies: dict[str, int] = {kind.name: 0 for kind in MemcpyKind}
         self.full = False
+        self.waiting: list[Callable[[], None]] = []  # on the stream
 
     def inside(self, address: int, count: int) -> bool:
         """Whether these bytes are in one block of the card."""
@@ -45,7 +48,7 @@ class Card:
         module.cudaMalloc, module.cudaFree = self._malloc, self._free
         module.cudaMemcpyAsync = self._copy
         module.cudaStreamCreate = lambda: (CudaError.cudaSuccess, 77)
-        module.cudaStreamSynchronize = lambda stream: (CudaError.cudaSuccess,)
+        module.cudaStreamSynchronize = self._finish
         return module
 
     def tensorrt(self, version: str) -> types.ModuleType:
@@ -63,7 +66,15 @@ class Card:
         self.blocks[ctypes.addressof(block)] = block
         return CudaError.cudaSuccess, ctypes.addressof(block)
 
+    def _finish(self, stream: int) -> tuple[CudaError]:
+        assert stream == 77
+        for step in self.waiting:
+            step()
+        self.waiting.clear()
+        return (CudaError.cudaSuccess,)
+
     def _free(self, address: int) -> tuple[CudaError]:
+        assert not self.waiting, "freed while it may be in use"
         del self.blocks[address]
         return (CudaError.cudaSuccess,)
 
@@ -71,7 +82,7 @@ class Card:
         assert stream == 77
         assert self.inside(target, count) == (kind != MemcpyKind.cudaMemcpyDeviceToHost)
         assert self.inside(source, count) == (kind != MemcpyKind.cudaMemcpyHostToDevice)
-        ctypes.memmove(target, source, count)
+        self.waiting.append(lambda: ctypes.memmove(target, source, count))
         self.copies[kind.name] += 1
         return (CudaError.cudaSuccess,)
 
@@ -123,5 +134,9 @@ class Context:
             memory = (ctypes.c_float * count).from_address(self._addresses[name])
             arrays[name] = np.frombuffer(memory, np.float32).reshape(shape)
         source, target = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
-        arrays[target][...] = self._session.run(None, {source: arrays[source].copy()})[0]
+
+        def compute() -> None:
+            arrays[target][...] = self._session.run(None, {source: arrays[source].copy()})[0]
+
+        self._card.waiting.append(compute)
         return True
