@@ -23,6 +23,7 @@ from nes2net_runtime.bundle import Bundle
 
 SAMPLE_EVERY = 60.0  # simulated seconds between two looks at the memory
 SETTLED = 600.0  # simulated seconds after which memory is compared
+SPAN = 300.0  # simulated seconds whose median counts: what a window needs comes and goes while one looks
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Memory:
     hours: float  # simulated
     hop_seconds: float
     wall_seconds: float
-    settled: int  # bytes after SETTLED seconds
-    last: int  # bytes at the end
+    settled: int  # bytes: median of SPAN seconds from SETTLED on
+    last: int  # the same, of the last SPAN seconds
     peak: int
     growth: float  # share, from settled to last
     slope: float  # bytes a simulated hour, least squares
@@ -198,7 +199,8 @@ def memory(
     settled = [(hour, rss) for hour, rss in samples if 3600 * hour >= min(SETTLED, 1800 * hours)]
     hours_of, bytes_of = np.array([hour for hour, _ in settled]), np.array([float(rss) for _, rss in settled])
     slope = np.polyfit(hours_of, bytes_of, 1)[0] if len(settled) > 2 else 0.0
-    first, last = settled[0][1], settled[-1][1]
+    looks = round(SPAN / SAMPLE_EVERY)
+    first, last = (round(float(np.median(part))) for part in (bytes_of[:looks], bytes_of[-looks:]))
     return Memory(
         hours=hours,
         hop_seconds=hop,

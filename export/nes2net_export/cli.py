@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from nes2net_export.output import engine_lines, facts, show_progress
-from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
+from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.bundle_writer import check_free
 from nes2net_runtime.commands import installed_versions, one_line_errors, run_app
 from nes2net_runtime.errors import CheckpointError
@@ -300,6 +300,9 @@ def export(
         if given >= set(pair):
             raise typer.BadParameter(f"{' and '.join(map(_option, pair))} exclude each other")
     _only_with(given & OF_PRECISION, form is not None, "--fp16 or --int8")
+    _only_with(
+        given & {"source"}, not by_torch and (form, to) != (None, "onnx"), "--fp16, --int8 or --to trt|triton"
+    )
     _only_with(given & {"audio", "split"}, calib is not None, "--calib")
     _only_with(given & OF_ENGINES, to == "trt", "--to trt")
     _only_with(given & {"batch"}, to != "onnx", "--to trt or --to triton")
@@ -317,7 +320,6 @@ def export(
             Compilation,
             Derivation,
             Parent,
-            compile_bundle,
             make_bundle,
             make_triton,
         )
@@ -372,11 +374,10 @@ def export(
         if to == "triton":
             target = output or Path(f"{name}-triton")
             lines = make_triton(parent, target, force, batch or TRITON_BATCH)
-        elif compilation is not None and source is not None and output is None and derivation is None:
-            assert isinstance(parent, Bundle)
-            target, manifest = source, compile_bundle(parent, compilation, say)
         else:
             target = output or Path(f"{name}.nes2net")
+            if source is not None and output is None and derivation is None:  # engines go into the bundle
+                target, force = source, True
             manifest = make_bundle(parent, target, derivation, compilation, force, say)
     took = f"{time.perf_counter() - start:.1f} s"
     if to == "triton":

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 
 from nes2net_export.derive import Form, derive
 from nes2net_export.engines.build import BuildOptions
-from nes2net_export.engines.compile import FOLDER, compile_stages
+from nes2net_export.engines.compile import compile_stages
 from nes2net_export.engines.tensorrt import TensorRT
+from nes2net_export.engines.verify import check_engines
 from nes2net_export.output import Say
 from nes2net_export.probe import Probe
 from nes2net_export.triton import write_triton
 from nes2net_runtime.bundle import Bundle, read_bundle
-from nes2net_runtime.bundle_writer import add_engines, list_files, new_bundle, write_manifest
+from nes2net_runtime.bundle_writer import list_files, new_bundle, write_manifest
 from nes2net_runtime.manifest import Engine, Manifest
 
 
@@ -59,24 +60,28 @@ def make_bundle(
 ) -> Manifest:
     """Write the bundle `target`, whole or not at all.
 
-    Raises BundleError where it can't be written, ParityError where a check fails, ProviderError where no
-    engine can be built.
+    `target` may be the parent itself, with `force`. Raises BundleError where it can't be written, ParityError
+    where a check fails, ProviderError where no engine can be built.
     """
     title = target.name.removesuffix(".nes2net")
     with new_bundle(target, force) as folder:
         if derivation is None:
-            manifest = replace(_written(parent, folder), name=title)
+            manifest = _written(parent, folder)
+            if isinstance(parent, Checkpoint):
+                manifest = replace(manifest, name=title)
         else:
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{target.name}.parent-") as scratch:
                 source = parent if isinstance(parent, Bundle) else _bundle(parent, Path(scratch))
                 probe = derivation.probe(source.manifest.audio.window_samples)
                 manifest = derive(source, folder, title, derivation.form, probe, derivation.max_drift, say)
         if compilation is not None:
-            engines = compile_stages(compilation.trt, folder, manifest, folder, compilation.options, say)
+            engines = compile_stages(compilation.trt, folder, manifest, compilation.options, say)
             manifest = replace(manifest, engines=_with(manifest, engines))
         say("hashing", None)
         manifest = manifest.with_files(list_files(folder))
         write_manifest(folder, manifest)
+        if compilation is not None and engines[0].gpu is not None:
+            check_engines(read_bundle(folder), compilation.trt, say)
     return manifest
 
 
@@ -88,19 +93,6 @@ def make_triton(parent: Parent, target: Path, force: bool, max_batch: int) -> li
         dir=target.absolute().parent, prefix=f".{target.name}.parent-"
     ) as scratch:
         return write_triton(_bundle(parent, Path(scratch)), target, force, max_batch)
-
-
-def compile_bundle(bundle: Bundle, compilation: Compilation, say: Say) -> Manifest:
-    """Add engines to a bundle where it is; raises as make_bundle does, and leaves it as it was."""
-    bundle.verify()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        engines = compile_stages(
-            compilation.trt, bundle.path, bundle.manifest, folder, compilation.options, say
-        )
-        say("writing", None)
-        files = {path.relative_to(folder).as_posix(): path for path in sorted((folder / FOLDER).iterdir())}
-        return add_engines(bundle.path, engines, files).manifest
 
 
 def _written(parent: Parent, folder: Path) -> Manifest:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from nes2net_export.drift import Models, mean_drift, score_models
+from nes2net_export.onnx_files import save
 from nes2net_export.output import Say
 from nes2net_export.probe import Probe
 from nes2net_export.transforms import float16, quantize_linear, rounding, taps
@@ -150,12 +151,7 @@ def _inside(
             names = [n for n in dict.fromkeys(wanted[stage.name]) if types.get(n) == onnx.TensorProto.FLOAT]
             inner = [name for name in names if name not in (source, target)]
             path = Path(scratch) / f"{stage.name}.onnx"
-            onnx.save(
-                taps.apply(models[stage.name], inner),
-                path,
-                save_as_external_data=True,
-                location=f"{path.name}.data",
-            )
+            save(taps.apply(models[stage.name], inner), path, check=False)  # taps have no shapes
             session = cpu_session(path, usable_threads())
             for i, window in enumerate(windows):
                 output, *values = session.run([target, *inner], {source: window})

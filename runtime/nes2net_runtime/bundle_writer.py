@@ -99,7 +99,7 @@ def add_calibration(
             beside.replace(place)
     except OSError as error:
         raise BundleError(
-            f"{path}: can't be written ({error.strerror}); -o writes a calibrated copy elsewhere"
+            f"{path}: can't be written ({error.strerror}); -o writes a copy elsewhere"
         ) from error
     finally:
         for beside in written:

@@ -30,6 +30,7 @@ from nes2net_runtime.manifest import (
     AlertRule,
     Manifest,
 )
+from nes2net_runtime.memory import steady_memory
 from nes2net_runtime.microphone import Device, Microphone
 from nes2net_runtime.on_alert import OnAlert
 from nes2net_runtime.output import OutputOptions, open_output, open_results, refuse_overwriting, write_record
@@ -102,6 +103,7 @@ def run_live(
     """
     for path in (options.record, options.report, options.labels, wanted.path):
         refuse_overwriting(path, Path(source.name))
+    steady_memory()
     detector = open_detector()
     for passed in detector.stages.passed_over:
         typer.echo(f"passed over: {passed}", err=True)

@@ -28,9 +28,9 @@ ON_REQUEST = "7.5"  # Turing: TensorRT-RTX has no float32 matrix products for it
 
 
 def compile_stages(
-    trt: TensorRT, source: Path, manifest: Manifest, folder: Path, options: BuildOptions, say: Say
+    trt: TensorRT, folder: Path, manifest: Manifest, options: BuildOptions, say: Say
 ) -> list[Engine]:
-    """Build an engine of each stage of the bundle in `source`; write them to `folder`/engines.
+    """Build an engine of each stage of the bundle in `folder`, and write it there, to engines/.
 
     Where a GPU is there, the inspector must find the precision of the graph in each engine. Raises
     ProviderError where one can't be built, ParityError where it is of another precision.
@@ -44,7 +44,7 @@ def compile_stages(
         name = f"{stage.name}.{trt.kind}"
         blob = build_engine(
             trt,
-            source / stage.file,
+            folder / stage.file,
             stage.inputs[0].name,
             input_shapes(stage, manifest.audio, samples, options.max_batch),
             targeted,
@@ -72,7 +72,7 @@ def compile_stages(
                 version_compatible=options.version_compatible,
                 batch=(1, 1, options.max_batch),
                 samples=samples,
-                graph=graph_hashes(source, stage),
+                graph=graph_hashes(folder, stage),
                 evidence="inspected" if inspected else "graph-typed, not inspected",
             )
         )
