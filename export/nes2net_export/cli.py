@@ -315,6 +315,7 @@ def export(
 
     try:
         from nes2net_export.engines.build import BuildOptions
+        from nes2net_export.engines.compile import check_options
         from nes2net_export.engines.tensorrt import find_tensorrt
         from nes2net_export.make import (
             Compilation,
@@ -351,6 +352,7 @@ def export(
                 hardware_compatible=hardware_compatible,
             )
             compilation = Compilation(find_tensorrt(engine), options)
+            check_options(compilation.trt, options)
         if output is not None and to != "triton":
             check_free(output, force)
         if by_torch:

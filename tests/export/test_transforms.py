@@ -130,12 +130,22 @@ def test_int8_is_what_its_scales_say(width: int, outputs: int, seed: int, larges
     random = np.random.default_rng(seed)
     weight = random.standard_normal((width, outputs)).astype(np.float32) * random.uniform(0.01, 10, outputs)
     x = random.standard_normal((3, width)).astype(np.float32)
-    scale, scales = np.float32(largest / 127), np.abs(weight).max(axis=0).astype(np.float32) / 127
-    scales = np.maximum(scales, np.float32(1e-12 / 127))
+    weight = weight.astype(np.float32)
+    scale = quantize_linear.scales_of(largest)
+    scales = quantize_linear.scales_of(np.abs(weight).max(axis=0))
+    assert 127 * scale >= np.float32(largest) and (127 * scales >= np.abs(weight).max(axis=0)).all()
+    assert np.float32(largest) / 127 == pytest.approx(scale, rel=1e-3)
     heard = scale * np.clip(np.rint(x / scale), -128, 127)
-    expected = np.tanh(heard @ (scales * np.rint(weight.astype(np.float32) / scales)))
+    expected = np.tanh(heard @ (scales * np.rint(weight / scales)))
     (actual,) = run(quantize_linear.apply(perceptron(weight), {"x": largest}), x)
     np.testing.assert_allclose(actual, expected, atol=2e-4)
+
+
+@given(st.floats(0, 1e4))
+def test_scales_are_numbers_of_float16_above_zero(largest: float) -> None:
+    """A weight of next to nothing has a scale that float16 does not round to zero: engines refuse that."""
+    scale = quantize_linear.scales_of(largest)
+    assert scale > 0 and np.float16(scale) == scale and 127 * scale >= np.float32(largest)
 
 
 def test_int8_of_named_nodes_alone_and_in_the_form_that_engines_take() -> None:

@@ -79,20 +79,31 @@ def compile_stages(
     return engines
 
 
-def target_capabilities(trt: TensorRT, options: BuildOptions, driver: Driver | None) -> tuple[str, ...]:
-    """Cards that the engines are for, "8.9": those asked for, or all that can be, or the one that is here."""
+def check_options(trt: TensorRT, options: BuildOptions) -> None:
+    """Raise ProviderError for options that this TensorRT does not have."""
     if trt.kind == "trt":
         if options.compute_capabilities:
             raise ProviderError(
                 f"{trt.name} builds for the card that is here; --compute-capability is for TensorRT-RTX "
                 "(--engine trt-rtx)"
             )
-        assert driver is not None and driver.cards, "find_tensorrt asks for a card"
-        return (driver.cards[0].compute_capability,)
+        return
+    if options.timing_cache or options.version_compatible or options.hardware_compatible:
+        raise ProviderError(
+            f"{trt.name} has no timing cache, and engines for several cards and one version: leave out "
+            "--timing-cache, --version-compatible and --hardware-compatible"
+        )
     known = known_capabilities(trt)
     if unknown := [c for c in options.compute_capabilities if c not in known]:
         raise ProviderError(f"{trt.name} builds for {', '.join(known)}, not for {', '.join(unknown)}")
-    return options.compute_capabilities or tuple(c for c in known if c != ON_REQUEST)
+
+
+def target_capabilities(trt: TensorRT, options: BuildOptions, driver: Driver | None) -> tuple[str, ...]:
+    """Cards that the engines are for, "8.9": those asked for, or all that can be, or the one that is here."""
+    if trt.kind == "trt":
+        assert driver is not None and driver.cards, "find_tensorrt asks for a card"
+        return (driver.cards[0].compute_capability,)
+    return options.compute_capabilities or tuple(c for c in known_capabilities(trt) if c != ON_REQUEST)
 
 
 def sample_range(audio: Audio, options: BuildOptions) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from nes2net_export.transforms.graph import free_names, readers
 
 LARGEST = 127  # -128 is not used: symmetric
+SMALLEST = np.finfo(np.float16).smallest_subnormal  # engines refuse a scale of zero
 
 
 def quantisable(model: onnx.ModelProto) -> list[NodeProto]:
@@ -64,7 +65,7 @@ def apply(
         if id(old) in nodes:
             x, w = old.input[:2]
             if x not in pairs:
-                scale = constant(max(largest[x], 1e-12) / LARGEST, np.float32)
+                scale = constant(scales_of(largest[x]), np.float32)
                 zero = constant(0, np.int8)
                 pairs[x] = add("DequantizeLinear", add("QuantizeLinear", x, scale, zero), scale, zero)
             if w not in pairs:
@@ -85,8 +86,15 @@ def apply(
     return new
 
 
+def scales_of(largest: ArrayLike) -> NDArray[np.float32]:
+    """Scales that reach up to these values, as numbers that float16 has: it may hold the graph's floats."""
+    wanted = np.asarray(largest, np.float32) / LARGEST
+    half = np.maximum(wanted.astype(np.float16), SMALLEST)
+    return np.where(half < wanted, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
+
+
 def _by_channel(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """int8 values, and one scale for each index of `axis`."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    scales = np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-12) / LARGEST
-    return np.rint(weight / scales).astype(np.int8), scales.reshape(-1).astype(np.float32)
+    scales = scales_of(np.abs(weight).max(axis=others, keepdims=True))
+    return np.rint(weight / scales).astype(np.int8), scales.reshape(-1)
