@@ -24,7 +24,7 @@ from nes2net_runtime.manifest import (
     CalibrationRule,
     Streaming,
 )
-from nes2net_runtime.sessions import Provider
+from nes2net_runtime.providers import Provider
 
 SHOWN = 20  # problems
 

@@ -18,7 +18,7 @@ from nes2net_runtime.errors import Nes2NetError, ProtocolError
 from nes2net_runtime.manifest import (
     CalibrationRule,
 )
-from nes2net_runtime.sessions import DISTRIBUTIONS, Provider
+from nes2net_runtime.providers import DISTRIBUTIONS, Provider
 
 if TYPE_CHECKING:
     from nes2net_calib.protocols import Protocol

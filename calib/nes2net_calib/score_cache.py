@@ -14,7 +14,7 @@ from nes2net_runtime.manifest import (
     CalibrationRule,
     Manifest,
 )
-from nes2net_runtime.sessions import DISTRIBUTIONS
+from nes2net_runtime.providers import DISTRIBUTIONS
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True):

@@ -20,7 +20,7 @@ from nes2net_runtime.bundle import MANIFEST, Bundle, sha256
 from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.errors import BundleError
 from nes2net_runtime.manifest import Manifest, StageName
-from nes2net_runtime.sessions import DISTRIBUTIONS as RUNTIMES
+from nes2net_runtime.providers import DISTRIBUTIONS as RUNTIMES
 
 Form = Literal["fp16", "int8", "int8-fp16"]  # the last: INT8, and float16 for what is left, as GPUs want it
 DISTRIBUTIONS = ("nes2net-edge", "onnx", *RUNTIMES)

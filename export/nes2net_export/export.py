@@ -25,7 +25,7 @@ from nes2net_runtime.manifest import (
     Stage,
     Tensor,
 )
-from nes2net_runtime.sessions import DISTRIBUTIONS as RUNTIMES
+from nes2net_runtime.providers import DISTRIBUTIONS as RUNTIMES
 
 DISTRIBUTIONS = ("nes2net-edge", "torch", "onnx", "onnxscript", "onnxsim", *RUNTIMES)
 

@@ -18,8 +18,9 @@ from nes2net_export.output import Say
 from nes2net_export.probe import Probe
 from nes2net_export.transforms import float16, quantize_linear, rounding, taps
 from nes2net_export.transforms.graph import element_types, readers
+from nes2net_runtime.audio import normalize
 from nes2net_runtime.manifest import Manifest, StageName
-from nes2net_runtime.sessions import cpu_session, normalize
+from nes2net_runtime.ort_sessions import cpu_session
 from nes2net_runtime.threads import usable_threads
 
 Chosen = dict[StageName, set[str]]  # operator types and names of nodes, by stage

@@ -187,3 +187,11 @@ def resampler(sample_rate: int) -> Callable[[Samples, bool], Samples]:
         return lambda samples, last: samples
     stream = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     return lambda samples, last: stream.resample_chunk(samples, last=last)
+
+
+def normalize(batch: Samples) -> Samples:
+    """Each row to zero mean and unit (biased) variance, epsilon 1e-5 (s3prl's layer norm)."""
+    mean = batch.mean(axis=1, keepdims=True, dtype=np.float64)
+    variance = batch.var(axis=1, keepdims=True, dtype=np.float64)
+    normal: Samples = ((batch - mean) / np.sqrt(variance + 1e-5)).astype(np.float32)
+    return normal

@@ -7,26 +7,15 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from nes2net_runtime.audio import Samples
+from nes2net_runtime.audio import Samples, normalize
 from nes2net_runtime.bundle import Bundle
 from nes2net_runtime.errors import ProviderError
 from nes2net_runtime.loaded import Loaded
 from nes2net_runtime.opening import open_auto, open_stages
-from nes2net_runtime.ort_sessions import cpu_session
 from nes2net_runtime.pipeline import Frames
-from nes2net_runtime.providers import DISTRIBUTIONS, Provider, available_providers, import_onnxruntime
+from nes2net_runtime.providers import Provider, import_onnxruntime
 from nes2net_runtime.receipt import Receipt
 from nes2net_runtime.threads import usable_threads
-
-__all__ = ["DISTRIBUTIONS", "Provider", "Stages", "available_providers", "cpu_session", "normalize"]
-
-
-def normalize(batch: Samples) -> Samples:
-    """Each row to zero mean and unit (biased) variance, epsilon 1e-5 (s3prl's layer norm)."""
-    mean = batch.mean(axis=1, keepdims=True, dtype=np.float64)
-    variance = batch.var(axis=1, keepdims=True, dtype=np.float64)
-    normal: Samples = ((batch - mean) / np.sqrt(variance + 1e-5)).astype(np.float32)
-    return normal
 
 
 class Stages:

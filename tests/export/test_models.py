@@ -11,7 +11,7 @@ from nes2net_export.keys import key_table
 from nes2net_export.models.context import relative_buckets
 from nes2net_export.models.detector import Detector
 from nes2net_export.state_dict import Untold, infer_config, load_detector
-from nes2net_runtime.sessions import normalize
+from nes2net_runtime.audio import normalize
 
 
 def load(goldens, golden) -> Detector:

@@ -38,12 +38,12 @@ from nes2net_export.triton import (
     write_triton,
 )
 from nes2net_runtime import Detector
+from nes2net_runtime.audio import normalize
 from nes2net_runtime.bundle import DEMO, MANIFEST, Bundle, read_bundle
 from nes2net_runtime.bundle_writer import list_files, write_manifest
 from nes2net_runtime.errors import BundleError
 from nes2net_runtime.manifest import Engine, Manifest
 from nes2net_runtime.segments import repeat_to
-from nes2net_runtime.sessions import normalize
 
 
 def published_schema() -> ModuleType:
