@@ -177,7 +177,8 @@ def receipt_lines(receipt: Receipt) -> list[str]:
     for s in receipt.stages:
         nodes = ", ".join(f"{count} nodes on {name}" for name, count in s.nodes.items())
         graph = ", CUDA graph" if s.cuda_graph else ""
-        lines.append(f"  {s.stage:8}  {s.precision}  {s.provider} ({s.device}): {nodes}; io on {s.io}{graph}")
+        where = f"  {s.stage:8}  {s.precision}  {s.provider} ({s.device})"
+        lines.append(f"{where}: {nodes or 'nodes not told'}; io on {s.io}{graph}")
         if e := s.engine:
             evidence = f", precision {e.evidence}" if e.evidence else ""
             lines.append(f"            engine {e.file}: {e.kind} {e.version}, by {e.runtime}{evidence}")

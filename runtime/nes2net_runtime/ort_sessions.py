@@ -92,9 +92,10 @@ def open_session(
 
 
 def nodes_by_provider(session: Any) -> dict[str, int]:
-    """Our name of each provider -> nodes of the optimised graph that it runs."""
+    """Our name of each provider -> nodes of the optimised graph it runs; ONNX Runtime before 1.24: none."""
     nodes: dict[str, int] = {}
-    for subgraph in session.get_provider_graph_assignment_info():
+    tell = getattr(session, "get_provider_graph_assignment_info", list)
+    for subgraph in tell():
         name = our_name(subgraph.ep_name)
         nodes[name] = nodes.get(name, 0) + len(subgraph.get_nodes())
     return nodes
@@ -102,7 +103,7 @@ def nodes_by_provider(session: Any) -> dict[str, int]:
 
 def device_of(session: Any) -> str:
     """The device of a session's input, in words: "cpu AuthenticAMD"."""
-    devices = session.get_input_epdevices()
+    devices = getattr(session, "get_input_epdevices", list)()
     if devices and devices[0] is not None:
         device = devices[0].device
         return f"{str(device.type).rsplit('.', 1)[-1].lower()} {device.vendor}".strip()
