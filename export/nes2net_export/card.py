@@ -53,7 +53,7 @@ def derived_card(parent: str, manifest: Manifest) -> str:
         f"correlation {drift.correlation:.5f}), on {drift.windows} windows of {drift.audio}.",
     ]
     if drift.flips is not None:
-        lines.append(f"Of decisions at the calibrated threshold, {drift.flips:.1%} changed.")
+        lines.append(f"Of decisions at the calibrated threshold, {100 * drift.flips:.1f} % changed.")
     if manifest.calibration is None:
         lines.append("It has no calibration of its own yet: nes2net-calib makes one.")
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from nes2net_export.output import engine_lines, facts, show_progress
-from nes2net_runtime.bundle import DEMO, read_bundle
+from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.bundle_writer import check_free
 from nes2net_runtime.commands import installed_versions, one_line_errors, run_app
 from nes2net_runtime.errors import CheckpointError
@@ -389,6 +389,10 @@ def export(
     console.print(f"{target}: {', '.join([*facts(manifest), took])}")
     for line in engine_lines(manifest.engines):
         console.print(line)
+    if isinstance(parent, Bundle) and parent.manifest.calibration and not manifest.calibration:
+        console.print(
+            "calibration not kept: --calib LIST shows whether it holds; nes2net-calib makes a new one"
+        )
     if as_json:
         typer.echo(msgspec.json.encode(manifest).decode())
     else:

@@ -112,7 +112,8 @@ def compare(
 
 def keeps_calibration(drift: Drift) -> bool:
     """Whether labelled audio showed that the parent's calibration holds."""
-    return drift.eer is not None and drift.flips is not None and drift.flips <= MOST_FLIPS
+    labelled = drift.eer is not None and drift.windows >= 1 / MOST_FLIPS  # fewer can't show it
+    return labelled and drift.flips is not None and drift.flips <= MOST_FLIPS
 
 
 def _llrs(scores: Scores, calibration: Calibration) -> Scores:

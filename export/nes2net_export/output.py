@@ -23,9 +23,9 @@ def facts(manifest: Manifest) -> list[str]:
         f"on {drift.windows} windows of {drift.audio}"
     )
     if drift.flips is not None:
-        told.append(f"{drift.flips:.1%} of decisions changed")
+        told.append(f"{100 * drift.flips:.1f} % of decisions changed")
     if drift.eer is not None:
-        told.append(f"EER {drift.eer[0]:.1%} -> {drift.eer[1]:.1%}")
+        told.append(f"EER {100 * drift.eer[0]:.1f} -> {100 * drift.eer[1]:.1f} %")
     return told
 
 

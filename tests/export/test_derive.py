@@ -191,10 +191,24 @@ def test_only_a_float32_bundle_has_children(fp16: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_list_with_too_little_speech_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text("file,label\n")
-    result = export("--fp16", "--calib", tmp_path / "list.csv", "-o", tmp_path / "x.nes2net")
-    assert result.exit_code == 3 and "list.csv" in result.stderr
+def test_a_short_list_does_and_can_not_keep_the_calibration(speech_list: Path, tmp_path: Path) -> None:
+    """Of 60 trials 46 are compared on: too few to show that at most 0.5 % of decisions change."""
+    rows = (speech_list.parent / "list.csv").read_text().splitlines()
+    short = speech_list.parent / "short.csv"
+    short.write_text("\n".join(rows[:61]) + "\n")
+    result = export("--fp16", "--calib", short, "-o", tmp_path / "fp16.nes2net")
+    assert result.exit_code == 0, result.output
+    manifest = read_bundle(tmp_path / "fp16.nes2net").manifest
+    assert manifest.drift is not None and manifest.drift.windows == 46
+    assert manifest.calibration is None
+
+
+def test_a_list_with_too_little_speech_is_refused(speech_list: Path, tmp_path: Path) -> None:
+    rows = (speech_list.parent / "list.csv").read_text().splitlines()
+    tiny = speech_list.parent / "tiny.csv"
+    tiny.write_text("\n".join(rows[:21]) + "\n")
+    result = export("--fp16", "--calib", tiny, "-o", tmp_path / "x.nes2net")
+    assert is_refused(result, 3, "tiny.csv: 10 trials of a class; at least 20 of each are needed")
     assert not (tmp_path / "x.nes2net").exists()
 
 
