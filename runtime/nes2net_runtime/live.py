@@ -111,8 +111,10 @@ class _Run:
             self.totals.error = error
         finally:
             gap = self.source.close()
+        start = time.perf_counter()
         self._feed(self.resample(NOTHING, True))
         self._scores(self._guarded(self.stream.close))
+        self.totals.busy += time.perf_counter() - start
         if gap is not None:
             self._outage(self.stream.seconds, self.stream.seconds + gap.seconds, gap.cause)
         self._tell_outage()

@@ -94,10 +94,10 @@ def meaning_of_alerts(rule: AlertRule | None) -> list[str]:
     """What an alert means, for people."""
     if rule is None:
         return [f"not calibrated: scores order recordings, no alerts come; {CALIBRATE}."]
-    return [
-        f"alert: the llr, smoothed over {rule.smoothing:g} s, stays below {rule.alert_llr:+.3g} for "
-        f"{rule.patience:g} s; over when it is above {rule.clear_llr:+.3g}."
-    ]
+    llr = f"the llr, smoothed over {rule.smoothing:g} s," if rule.smoothing else "the llr of a window"
+    below = f"below {rule.alert_llr:+.3g}"
+    falls = f"stays {below} for {rule.patience:g} s" if rule.patience else f"is {below}"
+    return [f"alert: {llr} {falls}; over when it is above {rule.clear_llr:+.3g}."]
 
 
 def _text_writer(out: TextIO, calibrated: bool) -> EventWriter:

@@ -82,8 +82,18 @@ def test_text_is_a_line_a_window(run, speech: Path) -> None:
 
 def test_the_bundles_decision_defaults_are_taken(run, speech: Path) -> None:
     rule = Detector().bundle.manifest.streaming.rule
+    assert (rule.smoothing, rule.patience) == (0, 0)
     stderr = run("--stream", speech).stderr
-    assert f"smoothed over {rule.smoothing:g} s, stays below {rule.alert_llr:+.3g}" in stderr
+    assert f"alert: the llr of a window is below {rule.alert_llr:+.3g}; over when it is above" in stderr
+    stderr = run("--stream", speech, "--smoothing=2", "--patience=1.5").stderr
+    assert f"the llr, smoothed over 2 s, stays below {rule.alert_llr:+.3g} for 1.5 s; over" in stderr
+
+
+def test_the_work_at_the_end_counts(run, examples: Path) -> None:
+    """A clip shorter than a window is scored when it ends, and not before."""
+    done = run("--stream", examples / "human.flac", "--format", "jsonl")
+    *_, summary = records(done.stdout)
+    assert summary["segments"] == 1 and summary["stream"]["work_seconds"] > 0.005
 
 
 def test_without_a_calibration_there_are_scores_and_no_alerts(run, speech: Path, uncalibrated: Path) -> None:
