@@ -55,6 +55,7 @@ def show_progress(console: Console) -> Iterator[Say]:
         task = shown.add_task("loading", total=None)
 
         def say(what: str, share: float | None) -> None:
-            shown.update(task, description=what, total=None if share is None else 1.0, completed=share or 0.0)
+            done = min(share or 0.0, 0.999)  # the clock of what is complete stands still
+            shown.update(task, description=what, total=None if share is None else 1.0, completed=done)
 
         yield say
