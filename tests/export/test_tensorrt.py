@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -115,6 +118,24 @@ def test_rtx_engines_of_a_single_graph_for_one_card(tmp_path: Path) -> None:
     (engine,) = read_bundle(single).manifest.engines  # replaced, in place
     assert (engine.compute_capabilities, engine.batch) == (CARDS, (1, 1, 2))
     read_bundle(single).verify()
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_build_that_is_stopped_leaves_everything_as_it_was(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    parent = derived(tmp_path / "parent.nes2net")
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    command = [sys.executable, "-m", "nes2net_export", "--to", "trt", "--engine", "trt-rtx", "--from", parent]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(tmp_path.glob(".parent.nes2net.partial-*/engines")):
+            time.sleep(0.005)
+        time.sleep(0.1)  # TensorRT is at work
+        process.send_signal(number)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == code, said
+    assert "Exception" not in said and "engines of" not in said
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
 def test_an_operator_that_rtx_does_not_take_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """One ONNX graph -> one serialised engine: strongly typed, so that its precision is what the graph says."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,21 +43,22 @@ def build_engine(
     does not take the graph, with the node, or can't build it.
     """
     module, log = trt.module, _log(trt.module)
-    builder = module.Builder(log)
-    network = builder.create_network(_strongly_typed(module))
-    parser = module.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
-        raise ProviderError(f"{trt.name} can't take {graph.name}: {_parser_error(parser)}")
-    config = builder.create_builder_config()
-    config.progress_monitor = _monitor(module, advance)
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # for the inspector
-    profile = builder.create_optimization_profile()
-    profile.set_shape(tensor, *shapes)
-    config.add_optimization_profile(profile)
-    _configure(trt, config, options)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise ProviderError(f"{trt.name} can't build {graph.name}: {log.last or 'it does not say why'}")
+    with _stoppable() as stops:
+        builder = module.Builder(log)
+        network = builder.create_network(_strongly_typed(module))
+        parser = module.OnnxParser(network, log)
+        if not parser.parse_from_file(str(graph)):
+            raise ProviderError(f"{trt.name} can't take {graph.name}: {_parser_error(parser)}")
+        config = builder.create_builder_config()
+        config.progress_monitor = _monitor(module, advance, stops)
+        config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # for the inspector
+        profile = builder.create_optimization_profile()
+        profile.set_shape(tensor, *shapes)
+        config.add_optimization_profile(profile)
+        _configure(trt, config, options)
+        engine = builder.build_serialized_network(network, config)
+        if engine is None:
+            raise ProviderError(f"{trt.name} can't build {graph.name}: {log.last or 'it does not say why'}")
     if options.timing_cache is not None:
         options.timing_cache.write_bytes(config.get_timing_cache().serialize())
     return engine
@@ -134,8 +137,28 @@ def _log(module: Any) -> Any:
     return Log()
 
 
-def _monitor(module: Any, advance: Callable[[str, float], None]) -> Any:
-    """Reports the innermost phase of a build and the share of it that is done."""
+@contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM, as they come, in a list; their handlers are called at the end.
+
+    What a handler raises while TensorRT calls back (log, monitor) is lost there, and the build goes on.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    stops: list[int] = []
+    try:
+        for number in heeded:
+            signal.signal(number, lambda number, _: stops.append(number))
+        yield stops
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+        if stops:
+            signal.raise_signal(stops[0])
+
+
+def _monitor(module: Any, advance: Callable[[str, float], None], stops: list[int]) -> Any:
+    """Reports the innermost phase of a build and its share that is done; once `stops` holds one, it ends."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -148,7 +171,7 @@ def _monitor(module: Any, advance: Callable[[str, float], None]) -> Any:
 
         def step_complete(self, phase: str, step: int) -> bool:
             advance(phase, (step + 1) / max(1, self.steps.get(phase, 1)))
-            return True
+            return not stops
 
         def phase_finish(self, phase: str) -> None:
             self.steps.pop(phase, None)
