@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from nes2net_export.transforms.graph import refuse_subgraphs
 from nes2net_runtime.bundle import Bundle
@@ -37,8 +39,8 @@ PRODUCTS: Final = {
 OTHERS: Final = frozenset(
     {"Abs", "Add", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape"}
     | {"DequantizeLinear", "Div", "DynamicQuantizeLinear", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten"}
-    | {"Gather", "Gelu", "Identity", "LayerNormalization", "Log", "Max", "Min", "Mul", "Neg", "Pow"}
-    | {"QuantizeLinear", "Range", "ReduceMean", "ReduceSum", "Reciprocal", "Relu", "Reshape", "Selu"}
+    | {"Gather", "GatherND", "Gelu", "Identity", "LayerNormalization", "Log", "Max", "Min", "Mul", "Neg"}
+    | {"Pow", "QuantizeLinear", "Range", "ReduceMean", "ReduceSum", "Reciprocal", "Relu", "Reshape", "Selu"}
     | {"Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose"}
     | {"Unsqueeze", "Where"}
 )
@@ -56,6 +58,7 @@ BITS: Final[Mapping[int, int]] = {
     TensorProto.INT64: 64,
     TensorProto.BOOL: 8,
 }
+ATTENTION: Final = ".attention"  # what that module is called
 INDICES: Final = frozenset({TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL})  # and shapes
 
 
@@ -175,27 +178,30 @@ class _Constants:
 
     def parameters(self) -> int:
         """Elements of what torch calls parameters: no running statistics, scales, zero points, numbers."""
-        read: set[str] = set()
-        for node in self.graph.node:
-            own = {"QuantizeLinear": 1, "DequantizeLinear": 1, "BatchNormalization": 3}.get(node.op_type)
-            read |= {self.source[name] for name in node.input[:own] if name in self.source}
-        weights = (self.stored[name] for name in read)
-        return sum(prod(w.dims) for w in weights if w.dims and w.data_type not in INDICES)
+        elements = 0
+        for node in self.graph.node:  # by use: the exporter stores equal tensors once
+            if node.op_type in SAME_VALUES or node.op_type == "QuantizeLinear":
+                continue
+            own = 3 if node.op_type == "BatchNormalization" else None
+            read = (self.stored[self.source[name]] for name in node.input[:own] if name in self.source)
+            elements += sum(prod(w.dims) for w in read if w.dims and w.data_type not in INDICES)
+        return elements
 
 
 def _products(graph: onnx.GraphProto, tensors: Tensors, constants: _Constants) -> tuple[Product, ...]:
-    found, before = [], ""
+    found, before = [], ""  # the module of the product before
     for node in graph.node:
         if node.op_type not in PRODUCTS:
             continue
         factor, module = constants.factor(node), constants.module(node)
         kind: Kind = "convolution" if "Conv" in node.op_type else "attention" if factor is None else "linear"
-        if kind == "attention":  # the module whose projections come before it
-            module = before.rpartition(".")[0]
-        before = before if module is None or kind == "attention" else module
+        if kind == "attention":  # of the module whose projections come before it
+            owner, name, _ = before.partition(ATTENTION)
+            module = owner + name if name else None
+        before = module or before
         type_ = tensors[node.input[0]][0] if factor is None else factor.data_type
-        name = TensorProto.DataType.Name(type_)
-        found.append(Product(module or node.name, kind, _macs(node, tensors), name))
+        stored = TensorProto.DataType.Name(type_)
+        found.append(Product(module or node.name, kind, _macs(node, tensors), stored))
     return tuple(found)
 
 
@@ -217,23 +223,57 @@ def _module_of(parameter: str) -> str:
 
 def _tensors(model: onnx.ModelProto, shape: Shape) -> Tensors:
     """Every tensor whose shape is known where the graph's input has this one."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.graph.value_info[:]
-    dims = fixed.graph.input[0].type.tensor_type.shape.dim
+    fixed = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = fixed.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    dims = graph.input[0].type.tensor_type.shape.dim
     del dims[:]
     dims.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in shape)
-    fixed.graph.output[0].type.tensor_type.ClearField("shape")
-    for tensor in fixed.graph.initializer:
-        if tensor.data_type not in INDICES:  # inference copies what it gets, and asks for shapes alone
-            tensor.ClearField("raw_data")
-    graph = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    graph.output[0].type.tensor_type.ClearField("shape")
+    for tensor in model.graph.initializer:  # of weights the shape alone, without gigabytes of copies
+        light = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        graph.initializer.append(tensor if tensor.data_type in INDICES else light)
+    while True:
+        tensors = _inferred(fixed)
+        if not _compute_shapes(graph, tensors):
+            return tensors
+
+
+def _inferred(model: onnx.ModelProto) -> Tensors:
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     found = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
         if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
             found[value.name] = kind.elem_type, tuple(d.dim_value for d in kind.shape.dim)
     return found
+
+
+def _compute_shapes(graph: onnx.GraphProto, tensors: Tensors) -> bool:
+    """Put constants in the place of nodes that compute with shapes, which inference leaves to the run.
+
+    WavLM's positions are a range as long as there are frames.
+    """
+    values = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.data_type in INDICES}
+    rest = []
+    for node in graph.node:
+        inputs = {name: values[name] for name in node.input if name in values}
+        if node.op_type == "Shape" and node.input[0] in tensors:  # whatever the values
+            inputs = {node.input[0]: np.broadcast_to(np.float32(0), tensors[node.input[0]][1])}
+        if not node.input or any(name and name not in inputs for name in node.input):
+            rest.append(node)
+            continue
+        results: Any = ReferenceEvaluator(node).run(None, inputs)
+        for name, result in zip(node.output, results, strict=True):
+            values[name] = np.asarray(result)
+            graph.initializer.append(numpy_helper.from_array(values[name], name))
+    done = len(rest) < len(graph.node)
+    del graph.node[:]
+    graph.node.extend(rest)
+    return done
 
 
 def _bytes(kind: int, shape: Shape) -> int:
