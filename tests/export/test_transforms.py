@@ -115,6 +115,32 @@ def test_islands_read_weights_in_float32_and_leave_no_others() -> None:
     np.testing.assert_array_equal(run(everything, x)[0], run(model, x)[0])
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Constant", [], ["k"], name="k", value_float=0.25),
+        helper.make_node("Constant", [], ["k"], name="k", value_floats=[0.25, 4.0, -1.0]),
+        helper.make_node("ConstantOfShape", ["shape"], ["k"], name="k"),
+        helper.make_node("Range", ["from", "to", "step"], ["k"], name="k"),
+    ],
+    ids=["value_float", "value_floats", "zeros", "range"],
+)
+def test_what_has_no_form_for_float16_stays_float32(node: onnx.NodeProto) -> None:
+    model = perceptron(random(4, 3))
+    constants = {
+        "shape": np.array([3]),
+        **dict(zip(("from", "to", "step"), np.float32([0, 3, 1]), strict=True)),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
+    model.graph.node[1].input[0] = "sum"
+    model.graph.node.insert(1, helper.make_node("Add", ["a0", "k"], ["sum"], name="sum"))
+    model.graph.node.insert(1, node)
+    x = random(2, 4, seed=1)
+    converted = float16.apply(model)
+    np.testing.assert_allclose(run(converted, x)[0], run(model, x)[0], atol=4e-3)
+    assert types_of(converted, "Add") == {FLOAT16} and types_of(converted, node.op_type) == {FLOAT}
+
+
 def test_graphs_within_graphs_are_refused() -> None:
     model = perceptron(random(2, 2))
     inner = helper.make_graph([], "inner", [], [])
@@ -171,6 +197,14 @@ def test_int8_then_float16_leaves_int8_products_and_float16_for_the_rest() -> No
         if node.name in names:
             assert [makers[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
             assert types[node.output[0]] == FLOAT16
+
+
+def test_int8_weights_are_matrices() -> None:
+    """A vector has no axis of output channels, a stack of matrices another one."""
+    for shape in ((8,), (2, 8, 4)):
+        model = perceptron(random(8, 8))
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(random(*shape), "w0"))
+        assert quantize_linear.quantisable(model) == []
 
 
 def test_taps_show_what_is_inside() -> None:

@@ -52,7 +52,8 @@ def apply(model: onnx.ModelProto, islands: Collection[str] = ()) -> onnx.ModelPr
         return casts[name, kind]
 
     for old in graph.node:
-        kind = FLOAT if old.op_type in islands or old.name in islands else FLOAT16
+        island = old.op_type in islands or old.name in islands or _is_float32_alone(old)
+        kind = FLOAT if island else FLOAT16
         node = NodeProto()
         node.CopyFrom(old)
         node.input[:] = [as_type(name, kind) for name in old.input]
@@ -77,6 +78,12 @@ def apply(model: onnx.ModelProto, islands: Collection[str] = ()) -> onnx.ModelPr
     kept = (tensor for tensor in graph.initializer if tensor.name not in floats or tensor.name in used)
     new.graph.initializer.extend([*kept, *extra])
     return new
+
+
+def _is_float32_alone(node: NodeProto) -> bool:
+    """Whether the node has no form for float16: Range, and constants that have no type of their own."""
+    constant = node.op_type in ("Constant", "ConstantOfShape")
+    return node.op_type == "Range" or (constant and not any(a.HasField("t") for a in node.attribute))
 
 
 def _rounded(tensor: TensorProto, name: str) -> TensorProto:

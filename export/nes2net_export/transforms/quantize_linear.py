@@ -23,12 +23,14 @@ SMALLEST = np.finfo(np.float16).smallest_subnormal  # engines refuse a scale of 
 
 
 def quantisable(model: onnx.ModelProto) -> list[NodeProto]:
-    """Convolutions and matrix products with a constant weight as their second input."""
-    weights = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
+    """Convolutions, and products with a constant matrix as their second input."""
+    weights = {t.name: len(t.dims) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
     return [
         node
         for node in model.graph.node
-        if node.op_type in ("Conv", "MatMul") and node.input[1] in weights and node.input[0] not in weights
+        if (node.op_type == "Conv" and node.input[1] in weights)
+        or (node.op_type == "MatMul" and weights.get(node.input[1]) == 2)
+        if node.input[0] not in weights
     ]
 
 
