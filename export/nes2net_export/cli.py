@@ -14,7 +14,7 @@ from rich.console import Console
 
 from nes2net_export.output import engine_lines, facts, show_progress
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
-from nes2net_runtime.bundle_writer import check_free
+from nes2net_runtime.bundle_writer import check_free, check_nothing_else
 from nes2net_runtime.commands import installed_versions, one_line_errors, run_app
 from nes2net_runtime.errors import CheckpointError
 
@@ -309,6 +309,7 @@ def export(
     _only_with(
         given & {"fp16", "int8"}, to != "triton", "bundles; --to triton serves one as it is, --from it"
     )
+    _only_with(given & {"as_json"}, to != "triton", "bundles, which have a manifest")
     _only_with(given & (OF_GRAPHS | OF_UNTOLD), by_torch, "checkpoints: name one with --checkpoint")
     if (checkpoint or "").startswith("random:") and given & OF_UNTOLD:
         raise typer.BadParameter(f"{checkpoint} has a fixed shape: leave out the options that describe one")
@@ -378,7 +379,8 @@ def export(
             lines = make_triton(parent, target, force, batch or TRITON_BATCH)
         else:
             target = output or Path(f"{name}.nes2net")
-            if source is not None and output is None and derivation is None:  # engines go into the bundle
+            if isinstance(parent, Bundle) and source and not (output or derivation):  # engines go into it
+                check_nothing_else(parent)
                 target, force = source, True
             manifest = make_bundle(parent, target, derivation, compilation, force, say)
     took = f"{time.perf_counter() - start:.1f} s"
@@ -406,7 +408,7 @@ def _on_command_line(context: typer.Context, name: str) -> bool:
 
 
 def _option(name: str) -> str:
-    return "--from" if name == "source" else "--" + name.replace("_", "-")
+    return {"source": "--from", "as_json": "--json"}.get(name) or "--" + name.replace("_", "-")
 
 
 def _only_with(names: AbstractSet[str], there: bool, what: str) -> None:

@@ -106,7 +106,7 @@ def _choose(
     say("overflow of float16", None)
     if bound is None:
         return int8, overflowing(manifest, models, heavy, probe)
-    return int8, float16_islands(manifest, models, heavy, probe, BOUNDS["fp16"], say)
+    return int8, float16_islands(manifest, models, heavy, probe, min(bound, BOUNDS["fp16"]), say)
 
 
 def _copy_documents(parent: Bundle, folder: Path, manifest: Manifest) -> None:

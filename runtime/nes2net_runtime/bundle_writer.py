@@ -159,6 +159,17 @@ def check_free(target: Path, force: bool, marker: str = MANIFEST, kind: str = "b
         raise BundleError(f"{target}: exists; --force replaces it")
 
 
+def check_nothing_else(bundle: Bundle) -> None:
+    """Raise BundleError where the folder has files that the manifest does not list: they would be lost."""
+    listed = {MANIFEST, *(file.path for file in bundle.manifest.files)}
+    there = (p.relative_to(bundle.path).as_posix() for p in bundle.path.rglob("*") if not p.is_dir())
+    if others := sorted(set(there) - listed):
+        raise BundleError(
+            f"{bundle.path}: also holds {others[0]!r}, which is no part of the bundle and would be lost; "
+            "move it, or write a copy elsewhere with -o"
+        )
+
+
 def _clean_up(target: Path) -> None:
     """Remove what killed processes left, or put it back where it is the only copy."""
     leftover = re.compile(rf"\.{re.escape(target.name)}\.(partial|old)-(\d+)")

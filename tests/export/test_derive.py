@@ -161,6 +161,16 @@ def test_past_the_bound_nothing_is_written_and_the_exit_code_is_4(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_tighter_bound_is_met_by_more_float32(fp16: Path, tmp_path: Path) -> None:
+    target = tmp_path / "closer.nes2net"
+    result = export("--fp16", "--max-drift", "0.004", "-o", target)
+    assert result.exit_code == 0, result.output
+    drifts = [read_bundle(bundle).manifest.drift for bundle in (fp16, target)]
+    assert drifts[0] is not None and drifts[1] is not None
+    assert drifts[1].mean <= 0.004 < drifts[0].mean
+    assert set(drifts[1].float32_nodes) > set(drifts[0].float32_nodes)
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -174,6 +184,7 @@ def test_past_the_bound_nothing_is_written_and_the_exit_code_is_4(tmp_path: Path
         (["--engine", "trt"], "--engine: only with --to trt"),
         (["--batch", "4"], "--batch: only with --to trt or --to triton"),
         (["--to", "triton", "--fp16"], "--fp16: only with bundles"),
+        (["--to", "triton", "--json"], "--json: only with bundles, which have a manifest"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(
