@@ -80,7 +80,7 @@ def make_bundle(
         say("hashing", None)
         manifest = manifest.with_files(list_files(folder))
         write_manifest(folder, manifest)
-        if compilation is not None and engines[0].gpu is not None:
+        if compilation is not None and engines[0].evidence == "inspected":
             check_engines(read_bundle(folder), compilation.trt, say)
     return manifest
 

@@ -1,5 +1,6 @@
 """What all commands share: exit codes, one-line errors, versions."""
 
+import ctypes
 import functools
 import os
 import sys
@@ -81,6 +82,21 @@ def own_stderr() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(null)
             sys.stderr = before
+
+
+@contextmanager
+def no_stdout() -> Iterator[None]:
+    """Nothing on stdout, which is for results: what C libraries write there is dropped."""
+    sys.stdout.flush()
+    kept, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C's buffer still holds
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(null)
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:

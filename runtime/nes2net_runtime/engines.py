@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from nes2net_runtime.bundle import Bundle, check_place
 from nes2net_runtime.errors import BundleError
 from nes2net_runtime.manifest import Engine, Stage
-from nes2net_runtime.nvidia import Driver
+from nes2net_runtime.nvidia import Card, Driver
 from nes2net_runtime.protobuf import Buffer, fields, numbers
 
 # What an EPContext node may say beside the engine's name. onnx_model_filename, a second file, is not here.
@@ -101,7 +101,7 @@ def misfit(engine: Engine, graph: Sequence[str], window: int, driver: Driver) ->
     rebuild = rebuild_remedy(engine.kind)
     if engine.platform != (here := this_platform()):
         return f"{engine.file} is for {engine.platform}, and this is {here}; {rebuild}"
-    if not any(_covers(capability, card.compute_capability) for capability in engine.compute_capabilities):
+    if not any(covers(capability, card) for capability in engine.compute_capabilities):
         return (
             f"{engine.file} is for cards of compute capability {', '.join(engine.compute_capabilities)}, and "
             f"this one ({card.name}) has {card.compute_capability}; {rebuild}"
@@ -182,10 +182,11 @@ def wrapped_engine(model: Buffer) -> str:
     return named.decode()
 
 
-def _covers(capability: str, card: str) -> bool:
+def covers(capability: str, card: Card) -> bool:
+    """Whether an engine for this compute capability ("8.9", "8.0+") is for the card."""
     if capability.endswith("+"):
-        return _numbers(card) >= _numbers(capability.rstrip("+"))
-    return capability == card
+        return _numbers(card.compute_capability) >= _numbers(capability.rstrip("+"))
+    return capability == card.compute_capability
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -197,7 +197,7 @@ class Engine(Record, frozen=True, kw_only=True):
     version: Version  # of the TensorRT that built it
     precision: Precision
     compute_capabilities: list[Capability]  # of the cards that it runs on
-    gpu: str | None  # the card it was built on; None: built without one
+    gpu: str | None  # the card it was built on; None: without one that it is for
     cuda: Cuda | None  # newest that the driver supported there; an older one may not load it
     platform: str  # "linux-x86_64"
     version_compatible: bool  # any TensorRT of the same major version loads it

@@ -103,7 +103,7 @@ def nodes_by_provider(session: Any) -> dict[str, int]:
 
 def device_of(session: Any) -> str:
     """The device of a session's input, in words: "cpu AuthenticAMD"."""
-    devices = getattr(session, "get_input_epdevices", list)()
+    devices: list[Any] = getattr(session, "get_input_epdevices", list)()
     if devices and devices[0] is not None:
         device = devices[0].device
         return f"{str(device.type).rsplit('.', 1)[-1].lower()} {device.vendor}".strip()

@@ -1,6 +1,8 @@
 """Engines, through the command: TensorRT-RTX builds real ones here; TensorRT and a card are stand-ins."""
 
+import ctypes
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -120,6 +122,29 @@ def test_rtx_engines_of_a_single_graph_for_one_card(tmp_path: Path) -> None:
     read_bundle(single).verify()
 
 
+def test_engines_do_not_replace_what_else_is_in_the_folder(tmp_path: Path) -> None:
+    parent = derived(tmp_path / "parent.nes2net")
+    (parent / "reports" / "mine.txt").write_text("notes")
+    said = error(export("--engine", "trt-rtx", "--from", parent), 3)
+    assert "also holds 'reports/mine.txt', which is no part of the bundle and would be lost" in said
+    assert (parent / "reports" / "mine.txt").is_file() and not (parent / "engines").exists()
+
+
+@pytest.mark.slow
+def test_engines_for_other_cards_than_the_one_that_is_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Here they can't be loaded, so neither inspected nor compared; and its driver is not theirs."""
+    install(monkeypatch, tmp_path, providers=(), plugin="1.7.1", tensorrt=None)  # 8.9
+    target = tmp_path / "x.nes2net"
+    twice = ("--compute-capability", "8.6") * 2
+    result = export("--engine", "trt-rtx", *twice, "-o", target)
+    assert result.exit_code == 0, result.output
+    for engine in read_bundle(target).manifest.engines:
+        assert (engine.compute_capabilities, engine.gpu, engine.cuda) == (["8.6"], None, None)
+        assert engine.evidence == "graph-typed, not inspected"
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_build_that_is_stopped_leaves_everything_as_it_was(
     number: signal.Signals, code: int, tmp_path: Path
@@ -229,6 +254,32 @@ def test_an_engine_goes_from_the_builder_to_scores(
     expected = Detector(target, provider="cpu").score(noise)[0].score
     assert detector.score(noise)[0].score == pytest.approx(expected, abs=1e-4)
     assert {stage.provider for stage in detector.receipt.stages} == {"tensorrt"}
+
+
+def test_what_a_build_prints_is_not_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TensorRT's libraries write warnings there, past Python, and stdout is for --json."""
+    tensorrt = with_tensorrt(monkeypatch, tmp_path)
+    builder = tensorrt.module.Builder
+
+    def chatty(log: Any) -> Any:
+        ctypes.CDLL(None).printf(b"WARNING: precision-lose casting\n")
+        return builder(log)
+
+    tensorrt.module.Builder = chatty
+    with capfd.disabled(), (tmp_path / "stdout").open("w+b") as file:  # a file: C keeps it in a buffer
+        kept = os.dup(1)
+        os.dup2(file.fileno(), 1)
+        try:
+            result = export("-o", tmp_path / "x.nes2net")
+            ctypes.CDLL(None).fflush(None)
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+        assert result.exit_code == 0, result.output
+        file.seek(0)
+        assert file.read() == b""
 
 
 def test_options_reach_the_builder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nes2net_export.engines.tensorrt import TensorRT
+from nes2net_runtime.commands import no_stdout
 from nes2net_runtime.errors import ParityError, ProviderError
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # least, best, largest
@@ -43,7 +44,7 @@ def build_engine(
     does not take the graph, with the node, or can't build it.
     """
     module, log = trt.module, _log(trt.module)
-    with _stoppable() as stops:
+    with no_stdout(), _stoppable() as stops:
         builder = module.Builder(log)
         network = builder.create_network(_strongly_typed(module))
         parser = module.OnnxParser(network, log)

@@ -17,7 +17,7 @@ from nes2net_export.engines.tensorrt import TensorRT
 from nes2net_export.engines.wrapper import wrap
 from nes2net_export.output import Say
 from nes2net_runtime.bundle import sha256
-from nes2net_runtime.engines import this_platform
+from nes2net_runtime.engines import covers, this_platform
 from nes2net_runtime.errors import ParityError, ProviderError
 from nes2net_runtime.external_data import external_locations
 from nes2net_runtime.manifest import Audio, Engine, Manifest, Stage
@@ -32,11 +32,14 @@ def compile_stages(
 ) -> list[Engine]:
     """Build an engine of each stage of the bundle in `folder`, and write it there, to engines/.
 
-    Where a GPU is there, the inspector must find the precision of the graph in each engine. Raises
+    Where a GPU is there that they are for, the inspector must find the precision of the graph in each. Raises
     ProviderError where one can't be built, ParityError where it is of another precision.
     """
     driver, samples = find_driver(), sample_range(manifest.audio, options)
     capabilities = target_capabilities(trt, options, driver)
+    targets = ["8.0+"] if options.hardware_compatible else list(capabilities)
+    card = driver.cards[0] if driver and driver.cards else None
+    here = card is not None and any(covers(target, card) for target in targets)
     targeted = replace(options, compute_capabilities=capabilities if trt.kind == "trt-rtx" else ())
     (folder / FOLDER).mkdir(exist_ok=True)
     engines = []
@@ -54,8 +57,7 @@ def compile_stages(
         architecture = "80+" if options.hardware_compatible else capabilities[0].replace(".", "")
         wrapper = wrap(stage, f"{name}.engine", trt.kind, trt.version, architecture)
         onnx.save(wrapper, folder / FOLDER / f"{name}.onnx")
-        inspected = driver is not None and bool(driver.cards)
-        if inspected:
+        if here:
             check_precision(trt, stage, inspect_engine(trt, blob))
         engines.append(
             Engine(
@@ -65,15 +67,15 @@ def compile_stages(
                 kind=trt.kind,
                 version=trt.version,
                 precision=stage.precision,
-                compute_capabilities=["8.0+"] if options.hardware_compatible else list(capabilities),
-                gpu=driver.cards[0].name if driver and driver.cards else None,
-                cuda=driver.cuda if driver else None,
+                compute_capabilities=targets,
+                gpu=card.name if card and here else None,
+                cuda=driver.cuda if driver and here else None,
                 platform=this_platform(),
                 version_compatible=options.version_compatible,
                 batch=(1, 1, options.max_batch),
                 samples=samples,
                 graph=graph_hashes(folder, stage),
-                evidence="inspected" if inspected else "graph-typed, not inspected",
+                evidence="inspected" if here else "graph-typed, not inspected",
             )
         )
     return engines
@@ -103,7 +105,9 @@ def target_capabilities(trt: TensorRT, options: BuildOptions, driver: Driver | N
     if trt.kind == "trt":
         assert driver is not None and driver.cards, "find_tensorrt asks for a card"
         return (driver.cards[0].compute_capability,)
-    return options.compute_capabilities or tuple(c for c in known_capabilities(trt) if c != ON_REQUEST)
+    return tuple(dict.fromkeys(options.compute_capabilities)) or tuple(
+        c for c in known_capabilities(trt) if c != ON_REQUEST
+    )
 
 
 def sample_range(audio: Audio, options: BuildOptions) -> tuple[int, int, int]:
