@@ -93,7 +93,7 @@ def score_signals(
     scores: list[LabelledScore] = []
     problems: dict[Trial, str] = {}
     for start in range(0, len(wanted), CHUNK):
-        chunk = {signal: _content(signal) for signal in wanted[start : start + CHUNK]}
+        chunk = {signal: content(signal) for signal in wanted[start : start + CHUNK]}
         new = {key: signal for signal, key in chunk.items() if key not in cache}
         reasons: dict[str, tuple[int, str]] = {}  # which trial of the signal, and what is wrong
         for key, result in zip(new, _results(detector, list(new.values()), rule), strict=True):
@@ -181,7 +181,7 @@ def _heard(result: FileResult, rule: CalibrationRule, window_samples: int) -> He
     return Heard(window, [score.score for score in result.scores] if end >= window else [])
 
 
-def _content(signal: Signal) -> str:
+def content(signal: Signal) -> str:
     """SHA-256 over those of the files; of one that can't be read, of its name."""
     return hashlib.sha256(" ".join(_file_content(trial.path) for trial in signal).encode()).hexdigest()
 
