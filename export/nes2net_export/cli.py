@@ -318,6 +318,7 @@ def export(
         from nes2net_export.engines.build import BuildOptions
         from nes2net_export.engines.compile import check_options
         from nes2net_export.engines.tensorrt import find_tensorrt
+        from nes2net_export.engines.verify import check_runs
         from nes2net_export.make import (
             Compilation,
             Derivation,
@@ -354,6 +355,7 @@ def export(
             )
             compilation = Compilation(find_tensorrt(engine), options)
             check_options(compilation.trt, options)
+            check_runs(compilation.trt, options)
         if output is not None and to != "triton":
             check_free(output, force)
         if by_torch:

@@ -282,6 +282,18 @@ def test_what_a_build_prints_is_not_on_stdout(
         assert file.read() == b""
 
 
+def test_engines_that_nothing_here_could_run_are_not_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They could not be compared with their graphs: said before the work, not after it."""
+    install(monkeypatch, tmp_path, tensorrt="10.16.1", native="11.4.0.106")
+    asked = add_builder(sys.modules["tensorrt"])
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    said = error(export("--fp16", "-o", tmp_path / "x.nes2net"), 3)
+    assert "TensorRT 11.4.0.106: nothing here runs its engines" in said and "cuda-bindings" in said
+    assert asked.profiles == []
+
+
 def test_options_reach_the_builder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tensorrt = with_tensorrt(monkeypatch, tmp_path)
     cache = tmp_path / "timing.cache"

@@ -21,7 +21,7 @@ from nes2net_runtime.engines import covers, this_platform
 from nes2net_runtime.errors import ParityError, ProviderError
 from nes2net_runtime.external_data import external_locations
 from nes2net_runtime.manifest import Audio, Engine, Manifest, Stage
-from nes2net_runtime.nvidia import Driver, find_driver
+from nes2net_runtime.nvidia import Card, Driver, find_driver
 
 FOLDER = "engines"
 ON_REQUEST = "7.5"  # Turing: TensorRT-RTX has no float32 matrix products for it
@@ -36,11 +36,9 @@ def compile_stages(
     ProviderError where one can't be built, ParityError where it is of another precision.
     """
     driver, samples = find_driver(), sample_range(manifest.audio, options)
-    capabilities = target_capabilities(trt, options, driver)
-    targets = ["8.0+"] if options.hardware_compatible else list(capabilities)
-    card = driver.cards[0] if driver and driver.cards else None
-    here = card is not None and any(covers(target, card) for target in targets)
-    targeted = replace(options, compute_capabilities=capabilities if trt.kind == "trt-rtx" else ())
+    targets = target_capabilities(trt, options, driver)
+    card = card_here(trt, options, driver)
+    targeted = replace(options, compute_capabilities=targets if trt.kind == "trt-rtx" else ())
     (folder / FOLDER).mkdir(exist_ok=True)
     engines = []
     for stage in manifest.stages:
@@ -54,10 +52,9 @@ def compile_stages(
             lambda phase, share, stage=stage: say(f"{stage.name}: {phase}", share),  # type: ignore[misc]
         )
         (folder / FOLDER / f"{name}.engine").write_bytes(blob)
-        architecture = "80+" if options.hardware_compatible else capabilities[0].replace(".", "")
-        wrapper = wrap(stage, f"{name}.engine", trt.kind, trt.version, architecture)
+        wrapper = wrap(stage, f"{name}.engine", trt.kind, trt.version, targets[0].replace(".", ""))
         onnx.save(wrapper, folder / FOLDER / f"{name}.onnx")
-        if here:
+        if card is not None:
             check_precision(trt, stage, inspect_engine(trt, blob))
         engines.append(
             Engine(
@@ -67,15 +64,15 @@ def compile_stages(
                 kind=trt.kind,
                 version=trt.version,
                 precision=stage.precision,
-                compute_capabilities=targets,
-                gpu=card.name if card and here else None,
-                cuda=driver.cuda if driver and here else None,
+                compute_capabilities=list(targets),
+                gpu=card.name if card else None,
+                cuda=driver.cuda if driver and card else None,
                 platform=this_platform(),
                 version_compatible=options.version_compatible,
                 batch=(1, 1, options.max_batch),
                 samples=samples,
                 graph=graph_hashes(folder, stage),
-                evidence="inspected" if here else "graph-typed, not inspected",
+                evidence="inspected" if card else "graph-typed, not inspected",
             )
         )
     return engines
@@ -101,13 +98,25 @@ def check_options(trt: TensorRT, options: BuildOptions) -> None:
 
 
 def target_capabilities(trt: TensorRT, options: BuildOptions, driver: Driver | None) -> tuple[str, ...]:
-    """Cards that the engines are for, "8.9": those asked for, or all that can be, or the one that is here."""
+    """Cards that the engines are for, "8.9": those asked for, or all that can be, or the one that is here.
+
+    "8.0+": from there on.
+    """
+    if options.hardware_compatible:
+        return ("8.0+",)
     if trt.kind == "trt":
         assert driver is not None and driver.cards, "find_tensorrt asks for a card"
         return (driver.cards[0].compute_capability,)
     return tuple(dict.fromkeys(options.compute_capabilities)) or tuple(
         c for c in known_capabilities(trt) if c != ON_REQUEST
     )
+
+
+def card_here(trt: TensorRT, options: BuildOptions, driver: Driver | None) -> Card | None:
+    """The card that is here; None: none is, or the engines are for others."""
+    card = driver.cards[0] if driver and driver.cards else None
+    targets = target_capabilities(trt, options, driver)
+    return card if card and any(covers(target, card) for target in targets) else None
 
 
 def sample_range(audio: Audio, options: BuildOptions) -> tuple[int, int, int]:
