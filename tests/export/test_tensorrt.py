@@ -320,6 +320,16 @@ def test_options_reach_the_builder(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     )
 
 
+def test_a_timing_cache_that_can_not_be_kept_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_tensorrt(monkeypatch, tmp_path)
+    cache = tmp_path / "nowhere" / "timing.cache"
+    said = error(export("--timing-cache", cache, "-o", tmp_path / "x.nes2net"), 3)
+    assert f"{cache}: can't be written (No such file or directory)" in said
+    assert not (tmp_path / "x.nes2net").exists()
+
+
 def test_float16_asked_and_float32_built_is_exit_4(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_tensorrt(monkeypatch, tmp_path, computes="Float")
     said = error(export("--fp16", "-o", tmp_path / "x.nes2net"), 4)

@@ -61,7 +61,10 @@ def build_engine(
         if engine is None:
             raise ProviderError(f"{trt.name} can't build {graph.name}: {log.last or 'it does not say why'}")
     if options.timing_cache is not None:
-        options.timing_cache.write_bytes(config.get_timing_cache().serialize())
+        try:
+            options.timing_cache.write_bytes(config.get_timing_cache().serialize())
+        except OSError as error:
+            raise ProviderError(f"{options.timing_cache}: can't be written ({error.strerror})") from error
     return engine
 
 
