@@ -19,11 +19,13 @@ import numpy as np
 from nes2net_runtime.alerts import Alert, Alerts
 from nes2net_runtime.audio import SAMPLE_RATE, Samples, resampler
 from nes2net_runtime.errors import AudioError
+from nes2net_runtime.memory import tidy_memory
 from nes2net_runtime.results import Outage, Score
 from nes2net_runtime.sources import Gap, Source
 from nes2net_runtime.stream import Stream
 
 SETTLE = 0.8  # how fast running means follow: share of the old value that is kept
+TIDY = 60.0  # seconds of the stream between two times that memory is tidied
 EASY = 0.7  # share of a hop's time that a window may take
 NOTHING: Samples = np.zeros(0, np.float32)
 
@@ -99,6 +101,7 @@ class _Run:
         self.totals = Totals(longest_hop=stream.hop / SAMPLE_RATE)
         self.resample = resampler(source.sample_rate)
         self.outage: Outage | None = None  # that may still go on
+        self.untidy = TIDY  # seconds of the stream: when memory is tidied next
         self.level, self.load = -np.inf, 0.0
         self.spent, self.cost = 0.0, 0.0  # seconds: since the last window, and for each on average
 
@@ -153,6 +156,9 @@ class _Run:
         for take in self.sinks.audio:
             take(samples)
         self._scores(self._guarded(lambda: self.stream.feed(samples)))
+        if self.stream.seconds >= self.untidy:
+            tidy_memory()
+            self.untidy = self.stream.seconds + TIDY
         if self.alerts is not None:
             self._alerts(self.alerts.idle(self.stream.seconds))
 
