@@ -18,8 +18,8 @@ from nes2net_export.sensitivity import Chosen, float16_islands, int8_nodes, larg
 from nes2net_export.transforms import float16, quantize_linear, rounding
 from nes2net_runtime.bundle import MANIFEST, Bundle, sha256
 from nes2net_runtime.commands import installed_versions
-from nes2net_runtime.errors import BundleError
-from nes2net_runtime.manifest import Manifest, StageName
+from nes2net_runtime.errors import BundleError, ParityError
+from nes2net_runtime.manifest import Manifest, Precision, StageName
 from nes2net_runtime.providers import DISTRIBUTIONS as RUNTIMES
 
 Form = Literal["fp16", "int8", "int8-fp16"]  # the last: INT8, and float16 for what is left, as GPUs want it
@@ -52,6 +52,13 @@ def derive(
     before = score_models(old, models, probe.compare, partial(say, "float32"))
     int8, islands = _choose(old, models, heavy, form, probe, bound, say)
     derived, measured = {**models}, {**models}
+    precisions: dict[StageName, Precision] = dict.fromkeys(islands, "fp16")
+    precisions |= {name: "int8" for name, (_, nodes) in int8.items() if nodes}
+    if precision not in precisions.values():
+        raise ParityError(
+            f"no part of {parent.path} stands INT8: scores would differ by more than the bound ({bound}); "
+            "no bundle was written"
+        )
     for name, (largest, nodes) in int8.items():
         derived[name] = measured[name] = quantize_linear.apply(models[name], largest, nodes)
     for name, operators in islands.items():
@@ -73,7 +80,7 @@ def derive(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=installed_versions(*DISTRIBUTIONS),
         precision=precision,
-        stages=[replace(s, precision=precision if s.name in heavy else "fp32") for s in old.stages],
+        stages=[replace(s, precision=precisions.get(s.name, "fp32")) for s in old.stages],
         drift=drift,
         engines=[],
         calibration=old.calibration if kept_calibration else None,

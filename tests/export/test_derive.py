@@ -128,6 +128,14 @@ def test_int8_of_the_demo_detector(speech_list: Path, tmp_path: Path) -> None:
     assert Detector(target).score(noise)[0].score == pytest.approx(Detector().score(noise)[0].score, abs=0.5)
 
 
+@pytest.mark.slow
+def test_int8_asked_and_no_int8_made_is_exit_4(speech_list: Path, tmp_path: Path) -> None:
+    options = ("--calib", speech_list, "--max-drift", "0.000001")
+    result = export("--int8", *options, "-o", tmp_path / "int8.nes2net")
+    assert is_refused(result, 4, "stands INT8", "(1e-06)", "no bundle was written")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_product_that_overflows_stays_in_float32(tmp_path: Path) -> None:
     """Queries a million times too large and keys as much too small: the same scores, in float32 alone."""
     context = onnx.load(DEMO / "context.onnx")

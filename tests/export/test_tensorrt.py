@@ -24,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from nes2net_export.cli import app
 from nes2net_export.engines.inspection import precision_share
+from nes2net_export.transforms import quantize_linear
 from nes2net_runtime import Detector
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.bundle_writer import list_files, write_manifest
@@ -335,6 +336,23 @@ def test_float16_asked_and_float32_built_is_exit_4(monkeypatch: pytest.MonkeyPat
     said = error(export("--fp16", "-o", tmp_path / "x.nes2net"), 4)
     assert "fp16 was asked for, and only 0% of the working layers of encoder are" in said
     assert not (tmp_path / "x.nes2net").exists()
+
+
+def test_as_much_int8_as_the_graph_has_is_asked_of_the_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where scores stand INT8 in one product alone, an engine with one is right, and one with none wrong."""
+    all_of = quantize_linear.quantisable
+    monkeypatch.setattr(
+        quantize_linear, "quantisable", lambda m: [n for n in all_of(m) if n.op_type == "MatMul"][-1:]
+    )
+    source = replace(read_bundle(DEMO).manifest.source, random=True)
+    parent = derived(tmp_path / "parent.nes2net", source=source, calibration=None, streaming=None)
+    with_tensorrt(monkeypatch, tmp_path)
+    result = export("--int8", "--from", parent, "-o", tmp_path / "x.nes2net")
+    assert result.exit_code == 0, result.output
+    precisions = [stage.precision for stage in read_bundle(tmp_path / "x.nes2net").manifest.stages]
+    assert precisions == ["fp16", "int8", "fp32"]  # the encoder has no product of matrices
 
 
 def test_a_build_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

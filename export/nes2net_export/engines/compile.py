@@ -12,7 +12,7 @@ from nes2net_export.engines.build import (
     inspect_engine,
     known_capabilities,
 )
-from nes2net_export.engines.inspection import LEAST, precision_share
+from nes2net_export.engines.inspection import LEAST, graph_share, precision_share
 from nes2net_export.engines.tensorrt import TensorRT
 from nes2net_export.engines.wrapper import wrap
 from nes2net_export.output import Say
@@ -55,7 +55,7 @@ def compile_stages(
         wrapper = wrap(stage, f"{name}.engine", trt.kind, trt.version, targets[0].replace(".", ""))
         onnx.save(wrapper, folder / FOLDER / f"{name}.onnx")
         if card is not None:
-            check_precision(trt, stage, inspect_engine(trt, blob))
+            check_precision(trt, stage, folder / stage.file, inspect_engine(trt, blob))
         engines.append(
             Engine(
                 stage=stage.name,
@@ -147,7 +147,7 @@ def input_shapes(stage: Stage, audio: Audio, samples: tuple[int, int, int], max_
     return shape(1, least), shape(1, best), shape(max_batch, most)
 
 
-def check_precision(trt: TensorRT, stage: Stage, information: str) -> None:
+def check_precision(trt: TensorRT, stage: Stage, graph: Path, information: str) -> None:
     """Raise ParityError where the engine does not compute in the precision that its graph asks for."""
     try:
         share = precision_share(information, stage.precision)
@@ -155,7 +155,7 @@ def check_precision(trt: TensorRT, stage: Stage, information: str) -> None:
         raise ParityError(
             f"{trt.name}: {stage.name} can't be inspected: {error}; nothing was written"
         ) from error
-    if share < LEAST:
+    if share < LEAST * graph_share(onnx.load(graph, load_external_data=False), stage.precision):
         raise ParityError(
             f"{trt.name}: {stage.precision} was asked for, and only {share:.0%} of the working layers of "
             f"{stage.name} are; nothing was written"

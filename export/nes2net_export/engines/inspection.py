@@ -4,6 +4,9 @@ import json
 import re
 from typing import Any
 
+import onnx
+
+from nes2net_export.transforms.graph import element_types
 from nes2net_runtime.manifest import Precision
 
 # Layers that do the work: convolutions, matrix products, and fusions with one of them.
@@ -15,7 +18,8 @@ TYPES: dict[Precision, re.Pattern[str]] = {
     "int8": re.compile(r"int8", re.IGNORECASE),
     "int4": re.compile(r"int4|int8|half|fp16", re.IGNORECASE),  # weights alone are INT4
 }
-LEAST = 0.5  # share of the working layers that must touch the type: islands and borders do not
+LEAST = 0.5  # of the graph's own share must touch the type: borders do not, and layers are joined
+NUMBERS: dict[Precision, int] = {"fp32": onnx.TensorProto.FLOAT, "fp16": onnx.TensorProto.FLOAT16}
 
 
 def precision_share(information: str, precision: Precision) -> float:
@@ -30,6 +34,21 @@ def precision_share(information: str, precision: Precision) -> float:
         raise ValueError("the inspector names no convolution and no matrix product")
     right = sum(any(TYPES[precision].search(kind) for kind in _types(layer)) for layer in working)
     return right / len(working)
+
+
+def graph_share(model: onnx.ModelProto, precision: Precision) -> float:
+    """The share of the graph's convolutions and matrix products that compute in `precision`.
+
+    The others are what scores could not stand in it.
+    """
+    types = element_types(model)
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    working = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    if precision == "int8":
+        right = [n for n in working if {makers.get(name) for name in n.input[:2]} == {"DequantizeLinear"}]
+    else:
+        right = [node for node in working if types.get(node.output[0]) == NUMBERS[precision]]
+    return len(right) / max(1, len(working))
 
 
 def _types(layer: dict[str, Any]) -> list[str]:

@@ -141,11 +141,16 @@ class Inspectable:
     def _layers(self, blob: bytes) -> str:
         graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(blob)).graph
         types = {v.name: NAMES.get(v.type.tensor_type.elem_type, "Int64") for v in graph.value_info}
+        dequantised = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}  # fused
         layers = [
             {
                 "Name": node.name,
                 "LayerType": "CaskConvolution" if node.op_type == "Conv" else node.op_type,
-                "Inputs": [],
+                "Inputs": [
+                    {"Name": name, "Format/Datatype": self.computes or "Int8"}
+                    for name in node.input
+                    if name in dequantised
+                ],
                 "Outputs": [
                     {
                         "Name": node.output[0],
