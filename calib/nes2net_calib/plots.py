@@ -64,32 +64,46 @@ def det_figure(rules: Sequence[CalibratedRule]) -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(5, 4.8))
         axes = figure.subplots()
-        fewest = min(min(rule.bonafide.size, rule.spoof.size) for rule in rules)
-        low = max((rate for rate in RATES if rate <= 1 / fewest), default=RATES[0])
-        limits = ndtri(low), ndtri(0.6)
-        rates = RATES[(low <= RATES) & (RATES <= 0.6)]
-        ticks = rates[_readable(ndtri(rates), 0.065 * (limits[1] - limits[0]))]
-        for set_ticks in (axes.set_xticks, axes.set_yticks):
-            set_ticks(ndtri(ticks), [f"{100 * tick:g} %" for tick in ticks])
-        axes.set(xlim=limits, ylim=limits, aspect="equal")
-        axes.set(xlabel="spoof accepted", ylabel="bona fide rejected")
-        axes.plot(limits, limits, color=FAINT, lw=0.6, ls=(0, (4, 4)))
-        axes.grid(color="#eaeef2", lw=0.6)
+        limits = det_axes(axes, min(min(rule.bonafide.size, rule.spoof.size) for rule in rules))
         for rule in rules:
             _det_curve(axes, rule)
         _det_labels(axes, rules, limits)
         return figure
 
 
-def _det_curve(axes: Axes, rule: CalibratedRule) -> None:
-    scores = np.concatenate([rule.bonafide, rule.spoof])
-    is_bonafide = np.arange(scores.size) < rule.bonafide.size
-    accepted, detected, _ = roc_curve(is_bonafide, scores)
+def det_axes(axes: Axes, fewest: int) -> tuple[float, float]:
+    """Normal-deviate axes of both error rates, down to one error in `fewest` trials; returns their limits."""
+    low = max((rate for rate in RATES if rate <= 1 / fewest), default=RATES[0])
+    limits = float(ndtri(low)), float(ndtri(0.6))
+    rates = RATES[(low <= RATES) & (RATES <= 0.6)]
+    ticks = rates[_readable(ndtri(rates), 0.065 * (limits[1] - limits[0]))]
+    for set_ticks in (axes.set_xticks, axes.set_yticks):
+        set_ticks(ndtri(ticks), [f"{100 * tick:g} %" for tick in ticks])
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.set(xlabel="spoof accepted", ylabel="bona fide rejected")
+    axes.plot(limits, limits, color=FAINT, lw=0.6, ls=(0, (4, 4)))
+    axes.grid(color="#eaeef2", lw=0.6)
+    return limits
+
+
+def det_points(bonafide: Scores, spoof: Scores) -> NDArray[np.float64]:
+    """Rates of spoof accepted and bona fide rejected, [2, points], without points that no eye tells apart.
+
+    Rates of 0 and 1 are half an error away from them, as the axes have no place for these.
+    """
+    scores = np.concatenate([bonafide, spoof])
+    accepted, detected, _ = roc_curve(np.arange(scores.size) < bonafide.size, scores)
     smallest = 0.5 / scores.size
-    curve = ndtri(np.clip([accepted, 1 - detected], smallest, 1 - smallest))
-    steps = np.diff(np.round(curve / FINEST), prepend=np.inf).any(axis=0)
+    rates = np.clip([accepted, 1 - detected], smallest, 1 - smallest)
+    steps = np.diff(np.round(ndtri(rates) / FINEST), prepend=np.inf).any(axis=0)
+    return np.asarray(rates[:, steps])
+
+
+def _det_curve(axes: Axes, rule: CalibratedRule) -> None:
+    smallest = 0.5 / (rule.bonafide.size + rule.spoof.size)
+    curve = ndtri(det_points(rule.bonafide, rule.spoof))
     colour, eer = RULES[rule.rule], rule.entry.provenance.eer
-    axes.plot(*curve[:, steps], color=colour, lw=1.6, solid_joinstyle="round")
+    axes.plot(*curve, color=colour, lw=1.6, solid_joinstyle="round")
     axes.plot(*[ndtri(max(eer, smallest))] * 2, "o", color=colour, ms=6, mec="white")
     if rule.entry.chosen_by != why("eer"):
         rates = rule.rates.spoof_accepted, rule.rates.bonafide_rejected
