@@ -14,6 +14,7 @@ not. Percentiles that so few runs can't tell are left out; what could not be mea
 Tables go to stderr, one JSON document to the last line of stdout.
 """
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,11 +26,21 @@ from typing import Annotated, Any, cast, get_args
 import typer
 from rich.console import Console
 
-from nes2net_bench.arms import PEERS, PROVIDERS, Device, Peer, bundle_arms, find_weights, peer_arms
+from nes2net_bench.arms import (
+    DEFAULT_PEERS,
+    PEERS,
+    PROVIDERS,
+    Device,
+    Peer,
+    bundle_arms,
+    find_weights,
+    peer_arms,
+)
 from nes2net_bench.documents import document, publish
-from nes2net_bench.latency import Watch, measure_latency
+from nes2net_bench.latency import measure_latency
 from nes2net_bench.latency_results import SCENARIOS, Plan, Scenario
 from nes2net_bench.latency_table import show
+from nes2net_bench.watch import Watch
 from nes2net_calib.progress import scoring_progress
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.commands import one_line_errors
@@ -80,7 +91,7 @@ def latency(
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(**_of(PEERS), help="Peer; may be repeated.", show_default="all"),
+        typer.Option(**_of(PEERS), help="Peer; may be repeated.", show_default="all but compile-bf16"),
     ] = None,
     scenario: Annotated[
         list[str] | None,
@@ -95,7 +106,7 @@ def latency(
         typer.Option(
             min=1,
             help="Windows at once; may be repeated. The first is the steady state's.",
-            show_default="1, 2, 4, 8",
+            show_default="1, 4",
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="all usable")] = None,
@@ -103,6 +114,10 @@ def latency(
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Timed seconds of each arm, at least.")
     ] = Plan.seconds,
+    windows: Annotated[
+        int,
+        typer.Option(min=1, help="Windows of rounds at most; three are enough where all arms are stable."),
+    ] = Plan.most_windows,
     hop: Annotated[float, typer.Option(min=0.02, help="Seconds between a stream's windows.")] = Plan.hop,
     stream_seconds: Annotated[
         float, typer.Option(min=0.1, help="Seconds of each test of streams.")
@@ -125,13 +140,14 @@ def latency(
         batches=tuple(dict.fromkeys(batch or Plan.batches)),
         runs=runs,
         seconds=seconds,
+        most_windows=windows,
         scenarios=cast(tuple[Scenario, ...], tuple(scenario or SCENARIOS)),
         hop=hop,
         stream_seconds=stream_seconds,
         trials=trials,
         seed=seed,
     )
-    peers = cast(tuple[Peer, ...], tuple(peer or PEERS))
+    peers = cast(tuple[Peer, ...], tuple(peer or DEFAULT_PEERS))
     providers = cast(tuple[Provider, ...], tuple(provider or PROVIDERS[device]))
     if quick:
         peers = tuple(p for p in peers if p in ("eager", "openvino"))
@@ -175,4 +191,5 @@ def _export(checkpoint: str, scratch: Path) -> Path:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the other processes
     app()

@@ -19,10 +19,12 @@ from nes2net_runtime.providers import Provider
 
 Device = Literal["cpu", "cuda"]
 Kind = Literal["bundle", "eager", "compile", "openvino", "plain"]
-Peer = Literal["eager", "compile", "openvino", "plain"]
+Peer = Literal["eager", "compile", "compile-bf16", "openvino", "plain"]
 Float = Literal["fp32", "fp16", "bf16"]
 
 PEERS: tuple[Peer, ...] = get_args(Peer)
+# All but one that compiles for another minute; the document says that it was left out.
+DEFAULT_PEERS: tuple[Peer, ...] = ("eager", "compile", "openvino", "plain")
 PROVIDERS: dict[Device, tuple[Provider, ...]] = {"cpu": ("cpu",), "cuda": ("cuda", "tensorrt", "trt-rtx")}
 PLAIN_EXPORT = "plain-export"  # folder of the exporter's own graph, in the run's scratch folder
 EXPORT = "pip install 'nes2net-edge[export]'"
@@ -151,15 +153,16 @@ def peer_arms(
             title = _title(bundle, bundles, hint).replace("nes2net-run", "OpenVINO")
             same = manifest.source == bundles[0].manifest.source
             arms.append(arm(title, "openvino", hint, folder=str(bundle.path), same_weights=same))
-    left_out = "left out by --quick or --peer"
-    reasons = {peer: REASONS[peer](device) if peer in peers else left_out for peer in PEERS}
+    reasons = {
+        peer: REASONS[peer](device) if peer in peers else f"left out: ask for --peer {peer}" for peer in PEERS
+    }
     tried = [a for a in arms if reasons[_peer(a)] is None]
     return tried, [Absent(a.name, str(reasons[_peer(a)])) for a in arms if a not in tried]
 
 
 def _peer(arm: Arm) -> Peer:
     assert arm.kind != "bundle"
-    return arm.kind
+    return "compile-bf16" if (arm.kind, arm.precision) == ("compile", "bf16") else arm.kind
 
 
 def _without_torch(device: Device) -> str | None:
@@ -195,6 +198,7 @@ def _without_openvino(device: Device) -> str | None:
 REASONS: dict[Peer, Callable[[Device], str | None]] = {
     "eager": _without_torch,
     "compile": _without_compiler,
+    "compile-bf16": _without_compiler,
     "plain": _without_exporter,
     "openvino": _without_openvino,
 }

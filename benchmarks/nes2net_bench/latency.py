@@ -4,7 +4,7 @@
     steady       every arm in a process of its own, arms in turn, order drawn anew each round; fresh processes
                  for each window of rounds, so that a ratio's interval holds what differs between processes
     throughput   the same arms, larger batches
-    threads      the reference and bundles, fewer threads
+    threads      bundles, fewer threads
     streaming    one stream of each bundle, as fast as it goes, and in real time
     streams      how many streams at once keep up in real time
 
@@ -16,91 +16,29 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
-import msgspec
+from msgspec.structs import replace
 
 from nes2net_bench.arms import Absent, Arm
 from nes2net_bench.contention import cpu_times, shares_since
 from nes2net_bench.energy import Meter, open_meter
-from nes2net_bench.latency_results import (
-    ArmResult,
-    BundleCard,
-    LatencyResults,
-    Plan,
-    StreamResult,
-    StreamsResult,
-    ThreadPoint,
-    Throughput,
-)
-from nes2net_bench.memory import Memory
+from nes2net_bench.latency_figures import Record, arm_result, bundle_card, placed, windows_of
+from nes2net_bench.latency_results import LatencyResults, Plan, ThreadPoint
+from nes2net_bench.latency_streams import measure_streams
 from nes2net_bench.nvml import open_nvml
-from nes2net_bench.orders import (
-    CountWork,
-    Made,
-    MakePlain,
-    MeasurePeaks,
-    Open,
-    Opened,
-    Peaks,
-    Ran,
-    Run,
-    Serve,
-    Served,
-    Work,
-)
-from nes2net_bench.peers import difference
-from nes2net_bench.roofline import Roofline, best_of, computes_in, roofline
+from nes2net_bench.orders import CountWork, Made, MakePlain, MeasurePeaks, Open, Opened, Peaks, Ran, Run, Work
+from nes2net_bench.roofline import best_of
 from nes2net_bench.rounds import Turn, take_rounds
-from nes2net_bench.serving import Load, kept_up, most_that_fit
 from nes2net_bench.timing import WINDOWS, ratio, stable, timing
+from nes2net_bench.watch import Watch
 from nes2net_bench.workers import ArmFailed, Worker, worker_environment
-from nes2net_calib.progress import Say, Track
 from nes2net_runtime.audio import SAMPLE_RATE
 from nes2net_runtime.bundle import Bundle
 from nes2net_runtime.errors import ProviderError
 
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+KEPT = frozenset({"compile"})  # processes that are not started anew: they would compile for a minute
 SWEEP_ROUNDS = 6  # of the sweeps over batches and threads: the fewest whose ratios have a 95 % interval
-
-
-class Watch:
-    """What is told on the way: lines, progress, arms that drop out, and how long each phase took."""
-
-    def __init__(self, say: Say, track: Track, absent: Sequence[Absent]) -> None:
-        self.say, self.absent = say, list(absent)
-        self.phases: dict[str, float] = {}  # seconds
-        self._track, self._phase, self._began = track, "", time.perf_counter()
-
-    def track(self, phase: str, steps: int) -> Callable[[int], None]:
-        """A phase begins, and the one before it ends; returns what is told of each step."""
-        self.end()
-        self._phase = phase
-        return self._track(phase, steps)
-
-    def end(self) -> None:
-        """The phase ends."""
-        now = time.perf_counter()
-        if self._phase:
-            self.phases[self._phase] = round(self.phases.get(self._phase, 0.0) + now - self._began, 1)
-        self._phase, self._began = "", now
-
-    def failed(self, name: str, error: ArmFailed) -> None:
-        """An arm is out."""
-        self.absent.append(Absent(name, str(error), error.crashed))
-        self.say(f"{name}: {error}")
-
-
-@dataclass
-class _Record:
-    """What is gathered of one arm."""
-
-    turns: list[list[Turn]] = field(default_factory=list)  # by window
-    opened: list[Opened] = field(default_factory=list)
-    device_memory: int | None = None
-    memory: Memory | None = None
 
 
 def measure_latency(
@@ -122,21 +60,22 @@ def measure_latency(
         work = _count_work(bundles, window, environment, plan, watch)
     arms = _with_plain_export(arms, environment, plan, watch)
 
-    records: dict[str, _Record] = {arm.name: _Record() for arm in arms}
+    records: dict[str, Record] = {arm.name: Record() for arm in arms}
     by_name = {arm.name: arm for arm in arms}
     sweep: dict[int, dict[str, list[Turn]]] = {}
     with _steady(plan, by_name, records, meter, environment, watch) as workers:
         if "batches" in plan.scenarios:
+            many = _without_compiled(plan, by_name, workers, watch)
             for batch in plan.batches[1:]:
-                sweep[batch] = _sweep(plan, workers, batch, records, watch)
+                sweep[batch] = _sweep(plan, many, batch, records, watch)
     if not records:
         reasons = "; ".join(f"{absent.name}: {absent.reason}" for absent in watch.absent)
         raise ProviderError(f"nothing could be measured ({reasons})")
     tested = [arm for arm in arms if arm.name in records]
     reference = tested[0].name
     ours = [arm for arm in tested if arm.kind == "bundle"]
-    threads = _thread_sweep(plan, [a for a in tested if a.name == reference or a in ours], environment, watch)
-    streaming, streams = _streams(plan, ours, environment, watch)
+    threads = _thread_sweep(plan, ours, environment, watch)
+    streaming, streams = measure_streams(plan, ours, environment, watch)
     if peaks:
         peaks += _peaks(plan, environment, watch)
     best = best_of(peaks[0], peaks[-1]) if peaks else None
@@ -144,8 +83,8 @@ def measure_latency(
     results = []
     for arm in tested:
         of = Path(arm.folder) if arm.kind == "bundle" and arm.folder else bundles[0].path
-        place = _placed(arm, best, work.get(of))
-        results.append(_result(arm, plan, records, reference, place, sweep, window / SAMPLE_RATE))
+        place = placed(arm, best, work.get(of))
+        results.append(arm_result(arm, plan, records, reference, place, sweep, window / SAMPLE_RATE))
     watch.end()
     others, stolen = shares_since(busy_before)
     first_work = work.get(bundles[0].path)
@@ -153,7 +92,7 @@ def measure_latency(
         plan=plan,
         window_seconds=window / SAMPLE_RATE,
         reference=reference,
-        bundles=[_card(bundle) for bundle in bundles],
+        bundles=[bundle_card(bundle) for bundle in bundles],
         arms=results,
         absent=watch.absent,
         threads=threads,
@@ -174,7 +113,7 @@ def measure_latency(
 def _steady(
     plan: Plan,
     arms: Mapping[str, Arm],
-    records: dict[str, _Record],
+    records: dict[str, Record],
     meter: Meter,
     environment: Mapping[str, str],
     watch: Watch,
@@ -203,11 +142,12 @@ def _steady(
 
         for window in range(plan.most_windows):
             if window == 0 or (plan.fresh and window < WINDOWS):
-                for worker in workers.values():
-                    worker.close()
-                workers.clear()
-                advance = watch.track("loading", len(records))
-                for name in list(records):
+                again = [name for name in records if name not in workers or arms[name].kind not in KEPT]
+                for name in again:
+                    if name in workers:
+                        workers.pop(name).close()
+                advance = watch.track("loading", len(again))
+                for name in again:
                     try:
                         workers[name] = stack.enter_context(Worker(environment))
                         _open(arms[name], batch, workers[name], records[name], plan)
@@ -219,12 +159,12 @@ def _steady(
             take_rounds({name: take(name) for name in turns}, plan.rounds, draw, turns, drop, advance)
             for name, taken in turns.items():
                 records[name].turns.append(taken)
-            if all(stable(_windows(record)) for record in records.values()):
+            if all(stable(windows_of(record)) for record in records.values()):
                 break
         yield workers
 
 
-def _open(arm: Arm, batch: int, worker: Worker, record: _Record, plan: Plan) -> None:
+def _open(arm: Arm, batch: int, worker: Worker, record: Record, plan: Plan) -> None:
     nvml = open_nvml() if plan.device == "cuda" else None
     before = nvml.memory_used() if nvml else None
     opened = worker.ask(Open(arm, batch), Opened, plan.timeout)
@@ -233,13 +173,8 @@ def _open(arm: Arm, batch: int, worker: Worker, record: _Record, plan: Plan) -> 
     record.device_memory = None if before is None or after is None else max(0, after - before)
 
 
-def _windows(record: _Record) -> list[float]:
-    """Each window's median of rounds, seconds."""
-    return [median(turn.median for turn in window) for window in record.turns]
-
-
 def _sweep(
-    plan: Plan, workers: Mapping[str, Worker], batch: int, records: Mapping[str, _Record], watch: Watch
+    plan: Plan, workers: Mapping[str, Worker], batch: int, records: Mapping[str, Record], watch: Watch
 ) -> dict[str, list[Turn]]:
     """Turns of all arms at another batch."""
 
@@ -260,6 +195,18 @@ def _sweep(
     return turns
 
 
+def _without_compiled(
+    plan: Plan, arms: Mapping[str, Arm], workers: Mapping[str, Worker], watch: Watch
+) -> dict[str, Worker]:
+    """Without arms that would compile anew for a batch, where that takes longer than all else: on a CPU."""
+    kept = dict(workers)
+    for name in workers:
+        if plan.device == "cpu" and arms[name].kind == "compile" and len(plan.batches) > 1:
+            watch.absent.append(Absent(f"{name}, larger batches", "compiles anew for each; not on a CPU"))
+            del kept[name]
+    return kept
+
+
 def _thread_sweep(
     plan: Plan, arms: Sequence[Arm], environment: Mapping[str, str], watch: Watch
 ) -> list[ThreadPoint]:
@@ -267,7 +214,7 @@ def _thread_sweep(
     if "threads" not in plan.scenarios or plan.device != "cpu" or plan.threads == 1:
         return []
     counts = sorted({2**i for i in range(plan.threads.bit_length())} | {plan.threads})
-    wanted = {(arm.name, n): replace_threads(arm, n) for arm in arms for n in counts}
+    wanted = {(arm.name, n): replace(arm, threads=n) for arm in arms for n in counts}
     labels = {f"{name}, threads {n}": (name, n) for name, n in wanted}
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
@@ -280,7 +227,7 @@ def _thread_sweep(
             except ArmFailed as error:
                 watch.failed(label, error)
             advance(1)
-        turns = _sweep(plan, workers, plan.batches[0], dict.fromkeys(workers, _Record()), watch)
+        turns = _sweep(plan, workers, plan.batches[0], dict.fromkeys(workers, Record()), watch)
     points = []
     for label, taken in turns.items():
         name, n = labels[label]
@@ -289,79 +236,6 @@ def _thread_sweep(
             speedup = ratio(medians, [turn.median for turn in one])
             points.append(ThreadPoint(name, n, timing([s for turn in taken for s in turn.wall]), speedup))
     return points
-
-
-def replace_threads(arm: Arm, threads: int) -> Arm:
-    """The same arm with other threads."""
-    return msgspec.structs.replace(arm, threads=threads)
-
-
-def _streams(
-    plan: Plan, arms: Sequence[Arm], environment: Mapping[str, str], watch: Watch
-) -> tuple[list[StreamResult], list[StreamsResult]]:
-    """One stream of each bundle, and how many at once."""
-    single: list[StreamResult] = []
-    many: list[StreamsResult] = []
-    steps = len(arms) * sum(scenario in plan.scenarios for scenario in ("streaming", "streams"))
-    if not steps:
-        return single, many
-    advance = watch.track("streams", steps)
-    for arm in arms:
-        try:
-            if "streaming" in plan.scenarios:
-                with Worker(environment) as worker:
-                    worker.ask(Open(arm, 1), Opened, plan.timeout)
-                    single.append(_single(plan, arm.name, worker))
-                advance(1)
-            if "streams" in plan.scenarios:
-                # One thread a stream gives the most streams on a CPU; a card takes one at a time, and a
-                # second thread prepares the next.
-                at_once = plan.threads if plan.device == "cpu" else 2
-                with Worker({**environment, "OMP_NUM_THREADS": "1"}) as worker:
-                    worker.ask(Open(replace_threads(arm, 1), 1), Opened, plan.timeout)
-                    many.append(_many(plan, arm.name, worker, at_once))
-                advance(1)
-        except ArmFailed as error:
-            watch.failed(f"{arm.name}, streams", error)
-    return single, many
-
-
-def _single(plan: Plan, name: str, worker: Worker) -> StreamResult:
-    hops = max(10, round(plan.stream_seconds / plan.hop))
-    fast = worker.ask(Serve(1, plan.hop, hops, 1, False), Served, plan.timeout)
-    paced = worker.ask(Serve(1, plan.hop, hops, 1, True), Served, plan.timeout)
-    spent = timing(fast.service)
-    return StreamResult(
-        name=name,
-        hop=plan.hop,
-        saturated=spent,
-        saturated_cpu=1e3 * fast.cpu / hops,
-        real_time_factor=spent.p50 / 1e3 / plan.hop,
-        paced=_load(1, paced, plan.hop, 1),
-    )
-
-
-def _many(plan: Plan, name: str, worker: Worker, at_once: int) -> StreamsResult:
-    """Try numbers of streams around what a saturated test promises."""
-    hops = max(4, round(plan.stream_seconds / plan.hop))
-    probe = worker.ask(Serve(at_once, plan.hop, 4, at_once, False), Served, plan.timeout)
-    guess = int(0.9 * at_once * plan.hop / median(probe.service))
-    trials: list[Load] = []
-    memory: list[Memory] = [probe.memory]
-
-    def fits(streams: int) -> bool:
-        served = worker.ask(Serve(streams, plan.hop, hops, at_once, True), Served, plan.timeout)
-        trials.append(_load(streams, served, plan.hop, at_once))
-        memory.append(served.memory)
-        return trials[-1].fits
-
-    most, least = most_that_fit(fits, guess, plan.trials)
-    return StreamsResult(name, plan.hop, at_once, most, least, trials, memory[-1])
-
-
-def _load(streams: int, served: Served, hop: float, at_once: int) -> Load:
-    busy, late, fits = kept_up(served, hop, at_once)
-    return Load(streams, len(served.latency), timing(served.latency), busy, late, fits)
 
 
 def _peaks(plan: Plan, environment: Mapping[str, str], watch: Watch) -> list[Peaks]:
@@ -411,96 +285,3 @@ def _with_plain_export(
                     kept.remove(arm)
             advance(1)
     return kept
-
-
-Place = Callable[[int, float], Roofline | None]  # (batch, seconds of it) -> where that is
-
-
-def _placed(arm: Arm, peaks: Peaks | None, work: Work | None) -> Place:
-    def place(batch: int, seconds: float) -> Roofline | None:
-        if peaks is None or work is None:
-            return None
-        weights = work.weights if arm.kind == "bundle" else work.parameters * BYTES[arm.precision]
-        precision = computes_in(arm.precision, arm.device)
-        return roofline(peaks, precision, batch * sum(work.macs.values()), weights, seconds)
-
-    return place
-
-
-def _result(
-    arm: Arm,
-    plan: Plan,
-    records: Mapping[str, _Record],
-    reference: str,
-    place: Place,
-    sweep: Mapping[int, Mapping[str, list[Turn]]],
-    window_seconds: float,
-) -> ArmResult:
-    record, of_reference = records[arm.name], records[reference]
-    turns, others = _turns(record), _turns(of_reference)
-    wall = [seconds for turn in turns for seconds in turn.wall]
-    cpu = [seconds for turn in turns for seconds in turn.cpu]
-    batch, spent = plan.batches[0], timing(wall)
-    rounds = [turn.median for turn in turns]
-    joules = [turn.joules for turn in turns if turn.joules is not None]
-    last = record.opened[-1]
-    assert record.memory is not None
-    throughput = []
-    for size, taken in {batch: {reference: others, arm.name: turns}, **sweep}.items():
-        if arm.name in taken:
-            throughput.append(_throughput(size, taken[arm.name], taken.get(reference), place, window_seconds))
-    return ArmResult(
-        name=arm.name,
-        kind=arm.kind,
-        precision=arm.precision,
-        provider=arm.provider,
-        runtime=last.runtime,
-        threads=arm.threads,
-        load=[opened.load for opened in record.opened],
-        first_run=[opened.first for opened in record.opened],
-        wall=spent,
-        cpu=timing(cpu),
-        cpu_share=sum(cpu) / (sum(wall) * arm.threads),
-        real_time_factor=spent.p50 / 1e3 / (batch * window_seconds),
-        ratio=ratio(rounds, [turn.median for turn in others]),
-        cpu_ratio=ratio([turn.cpu_median for turn in turns], [turn.cpu_median for turn in others]),
-        rounds=[1e3 * seconds for seconds in rounds],
-        windows=[1e3 * seconds for seconds in _windows(record)],
-        stable=stable(_windows(record)),
-        memory=record.memory,
-        baseline=last.started,
-        device_memory=record.device_memory,
-        joules=sum(joules) / len(joules) if joules else None,
-        roofline=place(batch, spent.p50 / 1e3),
-        difference=difference(last.logits, of_reference.opened[-1].logits) if arm.same_weights else None,
-        receipt=last.receipt,
-        throughput=throughput,
-    )
-
-
-def _turns(record: _Record) -> list[Turn]:
-    return [turn for window in record.turns for turn in window]
-
-
-def _throughput(
-    batch: int, turns: Sequence[Turn], reference: Sequence[Turn] | None, place: Place, window_seconds: float
-) -> Throughput:
-    spent = timing([s for turn in turns for s in turn.wall])
-    rate = batch / (spent.p50 / 1e3)
-    medians = [turn.median for turn in turns]
-    against = ratio(medians, [turn.median for turn in reference]) if reference else None
-    return Throughput(batch, spent, rate, rate * window_seconds, against, place(batch, spent.p50 / 1e3))
-
-
-def _card(bundle: Bundle) -> BundleCard:
-    manifest = bundle.manifest
-    opened = {path for stage in manifest.stages for path in (stage.file, *bundle.weights(stage))}
-    files = [file for file in manifest.files if file.path in opened]
-    return BundleCard(
-        name=bundle.path.name.removesuffix(".nes2net"),
-        precision=manifest.precision,
-        checkpoint=manifest.source.checkpoint,
-        random=manifest.source.random,
-        bytes=sum(file.bytes for file in files),
-        graphs={file.path: file.sha256 for file in files},
-    )

@@ -20,17 +20,17 @@ class Plan:
 
     device: Device
     threads: int
-    batches: tuple[int, ...] = (1, 2, 4, 8)  # the first is the steady state's
+    batches: tuple[int, ...] = (1, 4)  # the first is the steady state's
     runs: int = 60  # of each arm, at least
-    seconds: float = 3.0  # of each arm, at least
+    seconds: float = 2.0  # of each arm, at least
     rounds: int = 5  # a window
     most_windows: int = 6  # until all arms are stable, at least three
     fresh: bool = True  # processes for each of the first three windows
     scenarios: tuple[Scenario, ...] = SCENARIOS
     hop: float = 0.5  # seconds, of streams
-    stream_seconds: float = 5.0  # of each test of streams
-    trials: int = 4  # numbers of streams that are tried
-    peak_seconds: float = 0.5
+    stream_seconds: float = 3.0  # of each test of streams
+    trials: int = 2  # numbers of streams that are tried
+    peak_seconds: float = 0.3
     timeout: float = 900.0  # seconds that an order may take
     seed: int = 0
 
