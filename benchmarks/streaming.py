@@ -11,21 +11,20 @@
 The last line of stdout is one JSON document.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from nes2net_bench.machine import machine
+from nes2net_bench.documents import document, publish
 from nes2net_bench.streaming import (
     Decided,
     HopCost,
     Jitter,
     Memory,
+    StreamingReport,
     decided,
     hop_cost,
     jitter,
@@ -66,12 +65,6 @@ def streaming(
     """Measure streams; tables go to stderr, one JSON document to the last line of stdout."""
     trials = read_protocol(protocol, audio, split, False)
     detector, speech = Detector(bundle, threads=threads), read_speech(trials, 600)
-    document = {
-        "schema": 1,
-        "type": "streaming",
-        "machine": machine(),
-        "bundle": detector.bundle.manifest.name,
-    }
     with scoring_progress() as (_, track):
         costs = {detector.bundle.manifest.name: hop_cost(detector, speech, hops)}
         if full_size:
@@ -83,17 +76,8 @@ def streaming(
         advance = track("simulated minutes", round(60 * hours))
         remembered = memory(bundle, speech, hours, memory_hop, lambda seconds: advance(round(seconds / 60)))
     show(costs, shaken, decisions, remembered)
-    document |= {
-        "hop": {name: {**asdict(cost), "encoder_ratio": cost.encoder_ratio} for name, cost in costs.items()},
-        "jitter": asdict(shaken),
-        "decisions": asdict(decisions),
-        "memory": asdict(remembered),
-    }
-    line = msgspec.json.encode(document)
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(msgspec.json.format(line, indent=1) + b"\n")
-    typer.echo(line.decode())
+    name = detector.bundle.manifest.name
+    publish(document("streaming", StreamingReport(name, costs, shaken, decisions, remembered)), output)
 
 
 def show(costs: dict[str, HopCost], shaken: Jitter, decisions: Decided, remembered: Memory) -> None:

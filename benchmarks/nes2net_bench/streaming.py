@@ -98,6 +98,17 @@ class Memory:
     samples: list[tuple[float, int]]  # (hours, bytes)
 
 
+@dataclass(frozen=True)
+class StreamingReport:
+    """All of it: the `results` of benchmarks/streaming.py's document."""
+
+    bundle: str
+    hop: dict[str, HopCost]  # by bundle
+    jitter: Jitter
+    decisions: Decided
+    memory: Memory
+
+
 def hop_cost(detector: Detector, speech: Samples, hops: int) -> HopCost:
     """Cost of `hops` hops; the arms take turns, hop by hop."""
     whole = Detector(_without_reuse(detector.bundle), threads=detector.stages.threads)
