@@ -3,6 +3,7 @@
 # `make test`  everything; may install system packages, and says which first
 # `make calibrate-demo`  the demo detector's llrs and threshold, on dev of CORPUS, and their plots for the README
 # `make evaluate-demo`  the committed demo detector on eval, for the record alone; adds a line to its log
+# `make benchmark-tables`  the README's tables of benchmarks, from benchmarks/results
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ CODE := runtime/nes2net_runtime calib/nes2net_calib export/nes2net_export benchm
 CORPUS ?= ../shared/corpus
 DEMO := runtime/nes2net_runtime/demo.nes2net
 
-.PHONY: demo check lint test calibrate-demo evaluate-demo clean
+.PHONY: demo check lint test calibrate-demo evaluate-demo benchmark-tables clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +49,9 @@ calibrate-demo: $(VENV)/dev
 
 evaluate-demo: $(VENV)/dev
 	$(BIN)/python export/demo/evaluate.py --corpus $(CORPUS) --split eval --log export/demo/eval.jsonl
+
+benchmark-tables: $(VENV)/dev
+	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
