@@ -201,7 +201,7 @@ def test_without_a_card_nothing_is_measured_and_every_reason_is_one_line() -> No
     ("options", "complaint"),
     [
         (("--peer", "jax"), "'jax' is not one of eager, compile, compile-bf16, openvino, plain"),
-        (("--scenario", "offline"), "'offline' is not one of"),
+        (("--scenario", "roofline"), "'offline' is not one of"),
         (("--provider", "gpu"), "'gpu' is not one of auto, cpu, cuda"),
     ],
 )
@@ -432,7 +432,7 @@ def test_compiled_and_plainly_exported_peers_compute_the_same(tmp_path: Path) ->
         "--peer",
         "plain",
         "--scenario",
-        "offline",
+        "roofline",
         "--batch",
         "1",
     )
