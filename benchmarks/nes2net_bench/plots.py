@@ -47,7 +47,9 @@ def figure(height: float, width: float = WIDTH, **options: Any) -> tuple[Figure,
 def style() -> Any:
     """Within it all plots look alike."""
     return rc_context(
-        STYLE | {"axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "font.size": 8.5}
+        STYLE
+        | {"axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "font.size": 8.5}
+        | {"text.parse_math": False}  # a $ in a name is a $
     )
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
+from matplotlib.figure import Figure
+
 from nes2net_bench import plots_accuracy
 from nes2net_bench.drift import METRICS, Comparison
-from nes2net_bench.drift_curves import det_figure
+from nes2net_bench.drift_curves import Curve, det_figure
 from nes2net_bench.drift_intervals import Paired
 from nes2net_bench.drift_report import DriftReport
+from nes2net_bench.plots import style
 from nes2net_bench.report_content import NONE, Picture, Section, Table, mega, percent, table
 
 CLEAN = "clean"
@@ -71,7 +74,7 @@ def drift_sections(report: DriftReport) -> Iterator[Section]:
             "lie dashed over it.",
             tuple(
                 Picture(
-                    det_figure(curves),
+                    _det(curves),
                     f"DET curves of {rule}, {condition}. "
                     + " ".join(f"{curve.system}: EER {100 * curve.eer:.2f} %." for curve in curves),
                 )
@@ -96,6 +99,11 @@ def drift_sections(report: DriftReport) -> Iterator[Section]:
             ),
         ),
     )
+
+
+def _det(curves: Sequence[Curve]) -> Figure:
+    with style():
+        return det_figure(curves)
 
 
 def drift_missing(report: DriftReport) -> list[str]:

@@ -49,10 +49,11 @@ def _part(part: Part) -> str:
 def _section(section: Section) -> str:
     text = f"<p>{escape(section.text)}</p>" if section.text else ""
     notes = "".join(f"<p class=note>{escape(note)}</p>" for note in section.notes)
-    pictures, tables = "".join(map(_picture, section.pictures)), "".join(map(_table, section.tables))
+    pictures = "".join(map(_picture, section.pictures))
+    tables = f"<div class=tables>{''.join(map(_table, section.tables))}</div>" if section.tables else ""
     narrow = all(_characters(table) <= BESIDE for table in section.tables)
     if narrow and len(section.pictures) == 1 and tables:
-        shown = f"<div class=beside>{pictures}<div class=tables>{tables}</div></div>"
+        shown = f"<div class=beside>{pictures}{tables}</div>"
     else:
         shown = (f"<div class=pictures>{pictures}</div>" if pictures else "") + tables
     return f"<h3>{escape(section.title)}</h3>{text}{shown}{notes}"
