@@ -17,7 +17,6 @@ The last line of stdout is one JSON document.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from enum import Enum
 from math import inf
 from pathlib import Path
@@ -30,24 +29,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nes2net_bench.conditions import CLEAN, condition
 from nes2net_bench.documents import document, publish
-from nes2net_bench.drift import METRICS, Comparison
-from nes2net_bench.drift_curves import det_figure
-from nes2net_bench.drift_intervals import RESAMPLES, Paired
-from nes2net_bench.drift_report import DriftReport, drift_report
-from nes2net_bench.drift_scores import Scoring, local_workers, ray_workers
-from nes2net_bench.drift_sets import WARNING, float16_of, pieces
-from nes2net_calib.cli import check_split
-from nes2net_calib.output import dcf_costs
-from nes2net_calib.plots import png, svg
-from nes2net_calib.progress import scoring_progress
-from nes2net_calib.protocols import Protocol, read_protocol
+from nes2net_bench.extras import extras
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.commands import Exit, one_line_errors
 from nes2net_runtime.providers import Provider
 from nes2net_runtime.segments import SegmentRule
 from nes2net_runtime.threads import usable_threads
+
+with extras("bench,cpu"):
+    from nes2net_bench.conditions import CLEAN, condition
+    from nes2net_bench.drift import METRICS, Comparison
+    from nes2net_bench.drift_curves import det_figure
+    from nes2net_bench.drift_intervals import RESAMPLES, Paired
+    from nes2net_bench.drift_report import DriftReport, drift_report
+    from nes2net_bench.drift_scores import Scoring, local_workers, ray_workers
+    from nes2net_bench.drift_sets import WARNING, float16_of, pieces
+    from nes2net_calib.cli import check_split
+    from nes2net_calib.output import dcf_costs
+    from nes2net_calib.plots import png, svg
+    from nes2net_calib.progress import scoring_progress
+    from nes2net_calib.protocols import Protocol, read_protocol
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True, highlight=False)
@@ -192,12 +194,11 @@ def eer_drift(
         except KeyboardInterrupt:
             typer.echo("interrupted: the scores are kept; the same command goes on from here", err=True)
             raise typer.Exit(INTERRUPTED) from None
-    figure = det_figure(report.det)
-    report = replace(report, det_svg=svg(figure))
     if plots is not None:
+        figure = det_figure(report.det)
         plots.mkdir(parents=True, exist_ok=True)
         (plots / "det.png").write_bytes(png(figure))
-        (plots / "det.svg").write_text(report.det_svg)
+        (plots / "det.svg").write_text(svg(figure))
     show(report)
     publish(document("drift", report), output)
     most = inf if max_eer_rise is None else max_eer_rise
@@ -237,11 +238,11 @@ def show(report: DriftReport) -> None:
         console.print(_metrics(f"{candidate.name} beside {report.reference.name}, {where}", own))
         console.print(_decisions(own))
     console.print(f"intervals: 95 %, {report.resamples} draws of speakers, the same for both", style="dim")
-    console.print(f"DCF: {dcf_costs()}", style="dim")
+    console.print(f"DCF: {dcf_costs()}", style="dim", soft_wrap=True)
     if any(c.groups for c in report.comparisons) and report.note is None:
         console.print(_attacks(report))
     if report.note:
-        console.print(f"note: {report.note}", style="bold")
+        console.print(f"note: {report.note}", style="bold", soft_wrap=True)
 
 
 def _metrics(title: str, own: Sequence[Comparison]) -> Table:

@@ -25,15 +25,18 @@ from rich.console import Console
 from rich.table import Table
 
 from nes2net_bench.documents import document, publish
-from nes2net_bench.macs import Product, StageMacs, bundle_macs, graph_macs
-from nes2net_bench.macs_paper import AASIST, BackendRow, saving
-from nes2net_bench.macs_report import OVERLAP, MacsReport, macs_report
-from nes2net_bench.macs_torch import config_of
+from nes2net_bench.extras import extras
 from nes2net_runtime.audio import SAMPLE_RATE
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.commands import one_line_errors
 from nes2net_runtime.detector import STREAM_HOP
 from nes2net_runtime.segments import MIN_SAMPLES, round_hop
+
+with extras("export,bench,cpu"):
+    from nes2net_bench.macs import Product, StageMacs, bundle_macs, graph_macs
+    from nes2net_bench.macs_paper import AASIST, BackendRow, saving
+    from nes2net_bench.macs_report import OVERLAP, MacsReport, macs_report
+    from nes2net_bench.macs_torch import config_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True, highlight=False)

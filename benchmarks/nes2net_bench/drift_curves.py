@@ -12,7 +12,7 @@ from nes2net_calib.plots import INK, RULES, STYLE, det_axes, det_points
 from nes2net_runtime.segments import SegmentRule
 
 COLOURS = (INK, RULES["first"], RULES["full"], RULES["windows"], RULES["early"])  # the reference's first
-DIGITS = 6  # of rates
+DIGITS = 5  # of rates
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def det_figure(curves: Sequence[Curve]) -> Figure:
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.4 * columns, 4.4 * rows))
+        figure = Figure(figsize=(5 * columns, 4.8 * rows))
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for panel, (rule, condition) in zip(axes, panels, strict=False):
             own = [curve for curve in curves if (curve.rule, curve.condition) == (rule, condition)]

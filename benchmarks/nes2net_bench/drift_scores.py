@@ -88,8 +88,8 @@ def score_list(
             else:
                 cache.add(key, heard)
         advance(len(result))
-    if wanted and len(new) < len(wanted):
-        how.say(f"{bundle.manifest.name}: {rule}, {name}: {len(wanted) - len(new)} of {len(wanted)} kept")
+    if known := len(wanted) - len(new):
+        how.say(f"{bundle.manifest.name}: {rule}, {name}: {known} of {len(wanted)} kept from an earlier run")
     return [cache.known.get(key) for key in keys], problems
 
 
