@@ -38,6 +38,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()  # what must not be overlooked
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def _part(part: Part) -> str:
 
 def _section(section: Section) -> str:
     text = f"<p>{escape(section.text)}</p>" if section.text else ""
+    facts = "".join(f"<p>{escape(fact)}</p>" for fact in section.facts)
     notes = "".join(f"<p class=note>{escape(note)}</p>" for note in section.notes)
     pictures = "".join(map(_picture, section.pictures))
     tables = f"<div class=tables>{''.join(map(_table, section.tables))}</div>" if section.tables else ""
@@ -56,7 +57,7 @@ def _section(section: Section) -> str:
         shown = f"<div class=beside>{pictures}{tables}</div>"
     else:
         shown = (f"<div class=pictures>{pictures}</div>" if pictures else "") + tables
-    return f"<h3>{escape(section.title)}</h3>{text}{shown}{notes}"
+    return f"<h3>{escape(section.title)}</h3>{text}{shown}{facts}{notes}"
 
 
 def _characters(table: Table) -> int:

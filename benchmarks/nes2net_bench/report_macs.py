@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nes2net_bench import plots_work
 from nes2net_bench.macs import Kind
@@ -35,7 +35,7 @@ def macs_sections(report: MacsReport) -> Iterator[Section]:
         "have the same. Traffic: bytes moved where caches hold all activations, and where they hold none.",
         (Picture(plots_work.stages(kinds), "Share of each stage; the table has the figures."),),
         (stage_table(report),),
-        (
+        facts=(
             f"A second of audio: {second.windows / 1e9:,.2f} GMACs, windows one after the other; {streams}.",
             f"The back-end has {percent(report.back_end.share, 2)} of the MACs and "
             f"{report.back_end.parameters:,} of {report.parameters:,} parameters.",
@@ -52,14 +52,7 @@ def macs_sections(report: MacsReport) -> Iterator[Section]:
                 " ".join(f"{name}: {percent(macs / report.macs, 2)}." for name, _, macs in groups[:MOST]),
             ),
         ),
-        notes=(
-            (
-                f"{len(groups) - MOST} more groups have "
-                f"{percent(sum(macs for *_, macs in groups[MOST:]) / report.macs, 2)} together.",
-            )
-            if len(groups) > MOST
-            else ()
-        ),
+        facts=(_rest(groups[MOST:], report.macs),) if len(groups) > MOST else (),
     )
     yield Section(
         "The papers' table",
@@ -68,6 +61,11 @@ def macs_sections(report: MacsReport) -> Iterator[Section]:
         "of them twice; beside it products alone.",
         tables=(paper_table_of(report),),
     )
+
+
+def _rest(groups: Sequence[tuple[str, Kind, int]], whole: int) -> str:
+    share = sum(macs for *_, macs in groups) / whole
+    return f"{len(groups)} more have {percent(share, 2) if share >= 5e-5 else 'under 0.01 %'} together."
 
 
 def stage_table(report: MacsReport) -> Table:

@@ -53,6 +53,8 @@ def _section(section: Section, level: str) -> Iterator[str]:
         if table.title:
             yield from (f"**{_text(table.title)}**", "")
         yield from (markdown_table(table), "")
+    for fact in section.facts:
+        yield from (_text(fact), "")
     for note in section.notes:
         yield from (f"> {_text(note)}", "")
 

@@ -73,7 +73,7 @@ def streaming_sections(report: StreamingReport) -> Iterator[Section]:
                 f"{memory.settled / 1e6:.1f} MB when settled, {memory.last / 1e6:.1f} MB at the end.",
             ),
         ),
-        notes=(
+        facts=(
             f"{memory.settled / 1e6:.1f} MB when settled, {memory.last / 1e6:.1f} MB at the end: "
             f"{percent(memory.growth, 1)}, {memory.slope / 1e3:+.1f} kB an hour.",
         ),
