@@ -83,9 +83,14 @@ def paired(
 
 
 def _of_class(trials: Trials, scores: Scores, mask: bool) -> tuple[Scores, NDArray[np.intp]]:
-    """Scores of a class in rising order, and the number of each one's speaker."""
+    """Scores of a class in rising order, and the number of each one's speaker, in the order of the trials.
+
+    As nes2net_calib.intervals numbers them: the same draws, and so the same interval of either detector.
+    """
     chosen = np.flatnonzero(trials.bonafide == mask)
-    _, numbers = np.unique(trials.speakers[chosen], return_inverse=True)
+    names = trials.speakers[chosen].tolist()
+    known = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    numbers = np.array([known[name] for name in names], np.intp)
     order = np.argsort(scores[chosen], kind="stable")
     return scores[chosen][order], numbers[order]
 

@@ -9,7 +9,7 @@ from nes2net_runtime.commands import Exit
 
 @contextmanager
 def extras(names: str) -> Iterator[None]:
-    """Imports of what comes with these extras; where something is missing the program ends, with the remedy."""
+    """Around imports of what comes with these extras: what is missing ends the program, with the remedy."""
     try:
         yield
     except ModuleNotFoundError as error:
