@@ -25,8 +25,8 @@ from msgspec.structs import replace
 from onnx import TensorProto, helper
 from onnxruntime.quantization import quantize_dynamic
 
-from nes2net_export.export import export_onnx
-from nes2net_export.source import load_source
+from nes2net_export.export import open_checkpoint
+from nes2net_export.make import make_bundle
 from nes2net_export.state_dict import Untold
 from nes2net_export.triton import (
     MARKER,
@@ -155,8 +155,9 @@ def ctrsvdd(committed_goldens, tmp_path_factory) -> Callable[[bool], Path]:
         target = folder / f"golden-{single_graph}.nes2net"
         if not target.exists():
             untold = Untold(**committed_goldens.untold(golden))
-            loaded = load_source(str(committed_goldens.checkpoint(golden)), untold)
-            export_onnx(loaded, target, opset=20, single_graph=single_graph)
+            file = str(committed_goldens.checkpoint(golden))
+            checkpoint = open_checkpoint(file, untold, 20, single_graph, 1e-3, lambda what, share: None)
+            make_bundle(checkpoint, target, None, None, False, lambda what, share: None)
         return target
 
     return export
