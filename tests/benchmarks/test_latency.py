@@ -201,7 +201,7 @@ def test_without_a_card_nothing_is_measured_and_every_reason_is_one_line() -> No
     ("options", "complaint"),
     [
         (("--peer", "jax"), "'jax' is not one of eager, compile, compile-bf16, openvino, plain"),
-        (("--scenario", "roofline"), "'offline' is not one of"),
+        (("--scenario", "offline"), "'offline' is not one of"),
         (("--provider", "gpu"), "'gpu' is not one of auto, cpu, cuda"),
     ],
 )
