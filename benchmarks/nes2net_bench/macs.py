@@ -58,7 +58,11 @@ BITS: Final[Mapping[int, int]] = {
     TensorProto.INT64: 64,
     TensorProto.BOOL: 8,
 }
+SCALED_SUM: Final = frozenset(
+    {"Cast", "Mul", "Add"}
+)  # what follows a product: of integers, its scale; its bias
 ATTENTION: Final = ".attention"  # what that module is called
+NARROW: Final = {4: TensorProto.INT4, 8: TensorProto.INT8}  # bits of weights in blocks
 INDICES: Final = frozenset({TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL})  # and shapes
 
 
@@ -121,6 +125,7 @@ def graph_macs(model: onnx.ModelProto, stage: str, shape: Shape, path: Path | No
         refuse_subgraphs(model)
     except ValueError as error:
         raise BundleError(f"{where}: {error}") from error
+    model = _without_blocks(model)
     graph = model.graph
     strange = {f"{n.domain}.{n.op_type}" for n in graph.node if n.domain not in ("", "ai.onnx")}
     strange |= {node.op_type for node in graph.node} - PRODUCTS.keys() - OTHERS
@@ -151,6 +156,24 @@ def graph_macs(model: onnx.ModelProto, stage: str, shape: Shape, path: Path | No
     )
 
 
+def _without_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with MatMulNBits, which shape inference does not know, as the products that they are."""
+    if not any(node.op_type == "MatMulNBits" for node in model.graph.node):
+        return model
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    packed = {tensor.name: tensor for tensor in plain.graph.initializer}
+    for node in plain.graph.node:
+        if node.op_type == "MatMulNBits":
+            given = {a.name: a.i for a in node.attribute}
+            weight = packed[node.input[1]]
+            weight.CopyFrom(TensorProto(name=weight.name, data_type=NARROW[given["bits"]]))
+            weight.dims.extend([given["K"], given["N"]])
+            node.op_type, node.domain = "MatMul", ""
+            del node.input[2:], node.attribute[:]
+    return plain
+
+
 class _Constants:
     """What a graph stores."""
 
@@ -161,7 +184,7 @@ class _Constants:
         for node in graph.node:
             if node.op_type in SAME_VALUES and node.input[0] in self.source:
                 self.source[node.output[0]] = self.source[node.input[0]]
-        self.added = {name: node for node in graph.node if node.op_type == "Add" for name in node.input}
+        self.read = {name: node for node in graph.node for name in node.input if node.op_type in SCALED_SUM}
 
     def factor(self, node: NodeProto) -> TensorProto | None:
         """The stored factor of a product; None where both are activations."""
@@ -171,8 +194,11 @@ class _Constants:
     def module(self, node: NodeProto) -> str | None:
         """The module of a product, by the name of its bias or its weight; None where neither has one."""
         inputs = [*node.input[2:], *node.input[:2]]
-        if node.op_type == "MatMul" and (add := self.added.get(node.output[0])) is not None:
-            inputs = [*add.input, *inputs]
+        if "MatMul" in node.op_type:
+            after = self.read.get(node.output[0])
+            while after is not None and after.op_type != "Add":
+                after = self.read.get(after.output[0])
+            inputs = [*(after.input if after is not None else ()), *inputs]
         names = (self.source.get(name, "") for name in inputs)
         return next((_module_of(name) for name in names if "." in name), None)
 

@@ -14,28 +14,38 @@ from nes2net_export.drift import BOUNDS, Models, compare, keeps_calibration, sco
 from nes2net_export.onnx_files import save
 from nes2net_export.output import Say
 from nes2net_export.probe import Probe
-from nes2net_export.sensitivity import Chosen, float16_islands, int8_nodes, largest_inputs, overflowing
-from nes2net_export.transforms import float16, quantize_linear, rounding
+from nes2net_export.quantisers import Quantiser, for_cpus, for_engines
+from nes2net_export.sensitivity import Chosen, float16_islands, overflowing, quantised_nodes
+from nes2net_export.transforms import float16, rounding
 from nes2net_runtime.bundle import MANIFEST, Bundle, sha256
 from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.errors import BundleError, ParityError
 from nes2net_runtime.manifest import Manifest, Precision, StageName
 from nes2net_runtime.providers import DISTRIBUTIONS as RUNTIMES
 
-Form = Literal["fp16", "int8", "int8-fp16"]  # the last: INT8, and float16 for what is left, as GPUs want it
+Form = Literal["fp16", "int8", "int4", "int8-fp16"]  # the last for GPU engines: float16 for what is not INT8
+PRECISIONS: dict[Form, Precision] = {"fp16": "fp16", "int8": "int8", "int4": "int4", "int8-fp16": "int8"}
 DISTRIBUTIONS = ("nes2net-edge", "onnx", *RUNTIMES)
 # The back-end is 0.1 % of the work, and statistics pooling subtracts nearly equal numbers: it stays as it is.
 HEAVY: frozenset[StageName] = frozenset({"encoder", "context", "detector"})
 
 
 def derive(
-    parent: Bundle, folder: Path, title: str, form: Form, probe: Probe, max_drift: float | None, say: Say
+    parent: Bundle,
+    folder: Path,
+    title: str,
+    form: Form,
+    block: int | None,
+    probe: Probe,
+    max_drift: float | None,
+    say: Say,
 ) -> Manifest:
     """Fill `folder` with the derived bundle, all but its manifest, which is returned without its files.
 
-    `max_drift` bounds the mean drift of scores (None: drift.BOUNDS). Random weights mean nothing, so there
-    everything is converted and the drift is only recorded. Raises BundleError for a parent that is not
-    float32, ParityError where the drift is past its bound.
+    `block`: weights that share a scale in INT4. `max_drift` bounds the mean drift of scores (None:
+    drift.BOUNDS). Random weights mean nothing, so there everything is converted and the drift is only
+    recorded. Raises BundleError for a parent that is not float32, ParityError where the drift is past its
+    bound.
     """
     old = parent.manifest
     if old.precision != "fp32":
@@ -43,32 +53,41 @@ def derive(
             f"{parent.path}: is {old.precision}; other precisions are made from a float32 bundle"
         )
     parent.verify()
-    precision: Literal["fp16", "int8"] = "fp16" if form == "fp16" else "int8"
+    precision = PRECISIONS[form]
     bound = None if old.source.random else max_drift or BOUNDS[precision]
     models = {stage.name: onnx.load(parent.path / stage.file) for stage in old.stages}
     heavy = HEAVY & models.keys()
 
     say("float32", 0.0)
     before = score_models(old, models, probe.compare, partial(say, "float32"))
-    int8, islands = _choose(old, models, heavy, form, probe, bound, say)
-    derived, measured = {**models}, {**models}
-    precisions: dict[StageName, Precision] = dict.fromkeys(islands, "fp16")
-    precisions |= {name: "int8" for name, (_, nodes) in int8.items() if nodes}
-    if precision not in precisions.values():
-        raise ParityError(
-            f"no part of {parent.path} stands INT8: scores would differ by more than the bound ({bound}); "
-            "no bundle was written"
-        )
-    for name, (largest, nodes) in int8.items():
-        derived[name] = measured[name] = quantize_linear.apply(models[name], largest, nodes)
-    for name, operators in islands.items():
-        derived[name] = float16.apply(derived[name], operators)
-        measured[name] = rounding.apply(derived[name])
+    derived = {**models}
+    precisions: dict[StageName, Precision] = dict.fromkeys(models, "fp32")
+    kept: list[str] = []
+    if form != "fp16":
+        say("ranges of activations", None)
+        quantiser = _quantiser(old, models, heavy, form, block, probe)
+        chosen = _quantised(old, models, quantiser, probe, bound, say)
+        if not any(chosen.values()):
+            raise ParityError(
+                f"no part of {parent.path} stands {precision.upper()}: scores would differ by more than the "
+                f"bound ({bound}); no bundle was written"
+            )
+        for name, nodes in chosen.items():
+            kept += [f"{name}/{node}" for node in quantiser.nodes[name] if node not in nodes]
+            if nodes:
+                derived[name] = quantiser.convert(name, nodes)
+                precisions[name] = quantiser.precisions[name]
+    measured = {**derived}
+    if form in ("fp16", "int8-fp16"):
+        say("overflow of float16", None)
+        for name, operators in _islands(old, models, heavy, probe, bound, say).items():
+            kept += [f"{name}/{operator}" for operator in operators]
+            derived[name] = float16.apply(derived[name], operators)
+            measured[name] = rounding.apply(derived[name])
+            if precisions[name] == "fp32":
+                precisions[name] = "fp16"
     after = score_models(old, measured, probe.compare, partial(say, f"scores in {precision}"))
 
-    kept = [f"{name}/{operator}" for name, operators in islands.items() for operator in operators]
-    for name, (_, nodes) in int8.items():
-        kept += [f"{name}/{n.name}" for n in quantize_linear.quantisable(models[name]) if n.name not in nodes]
     drift = compare(old, sha256(parent.path / MANIFEST), probe, before, after, bound, kept)
     kept_calibration = keeps_calibration(drift)
     say("writing", None)
@@ -80,7 +99,7 @@ def derive(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=installed_versions(*DISTRIBUTIONS),
         precision=precision,
-        stages=[replace(s, precision=precisions.get(s.name, "fp32")) for s in old.stages],
+        stages=[replace(stage, precision=precisions[stage.name]) for stage in old.stages],
         drift=drift,
         engines=[],
         calibration=old.calibration if kept_calibration else None,
@@ -91,29 +110,40 @@ def derive(
     return manifest
 
 
-def _choose(
+def _quantiser(
     manifest: Manifest,
     models: Models,
     heavy: frozenset[StageName],
     form: Form,
+    block: int | None,
+    probe: Probe,
+) -> Quantiser:
+    if form == "int8-fp16":
+        return for_engines(manifest, models, heavy, probe)
+    speech = probe.bonafide is not None or manifest.source.random
+    return for_cpus(manifest, models, heavy, probe, block, speech)
+
+
+def _quantised(
+    manifest: Manifest, models: Models, quantiser: Quantiser, probe: Probe, bound: float | None, say: Say
+) -> Chosen:
+    if bound is None:
+        return {stage: {*nodes} for stage, nodes in quantiser.nodes.items()}
+    return quantised_nodes(manifest, models, quantiser, probe, bound, say)
+
+
+def _islands(
+    manifest: Manifest,
+    models: Models,
+    heavy: frozenset[StageName],
     probe: Probe,
     bound: float | None,
     say: Say,
-) -> tuple[dict[StageName, tuple[dict[str, float], set[str]]], Chosen]:
-    """The INT8 nodes of each stage, with their inputs' ranges, and the float32 islands of float16 stages."""
-    int8: dict[StageName, tuple[dict[str, float], set[str]]] = {}
-    if form != "fp16":
-        say("ranges of activations", None)
-        largest = largest_inputs(manifest, models, heavy, probe)
-        every = {s: {node.name for node in quantize_linear.quantisable(models[s])} for s in heavy}
-        nodes = every if bound is None else int8_nodes(manifest, models, largest, probe, bound, say)
-        int8 = {stage: (largest[stage], nodes[stage]) for stage in heavy}
-    if form == "int8":
-        return int8, {}
-    say("overflow of float16", None)
+) -> Chosen:
+    """What stays float32 in stages that become float16."""
     if bound is None:
-        return int8, overflowing(manifest, models, heavy, probe)
-    return int8, float16_islands(manifest, models, heavy, probe, min(bound, BOUNDS["fp16"]), say)
+        return overflowing(manifest, models, heavy, probe)
+    return float16_islands(manifest, models, heavy, probe, min(bound, BOUNDS["fp16"]), say)
 
 
 def _copy_documents(parent: Bundle, folder: Path, manifest: Manifest) -> None:

@@ -14,7 +14,7 @@ from nes2net_export.parity import check_parity
 from nes2net_export.source import Loaded, load_source
 from nes2net_export.state_dict import Untold
 from nes2net_export.trace import StageSpec, stage_specs, trace
-from nes2net_export.transforms import simplify
+from nes2net_export.transforms import column_sums, fuse_qkv, simplify, unfold
 from nes2net_runtime.audio import SAMPLE_RATE
 from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.manifest import (
@@ -27,6 +27,8 @@ from nes2net_runtime.manifest import (
 )
 from nes2net_runtime.providers import DISTRIBUTIONS as RUNTIMES
 
+# Exact ones, each for what it finds of its kind in a stage.
+TRANSFORMS = (simplify.apply, unfold.apply, fuse_qkv.apply, column_sums.apply)
 DISTRIBUTIONS = ("nes2net-edge", "torch", "onnx", "onnxscript", "onnxsim", *RUNTIMES)
 
 
@@ -43,7 +45,8 @@ def export_onnx(
         say(f"tracing {spec.name}", None)
         model = trace(spec, module, opset)
         say(f"simplifying {spec.name} ({len(model.graph.node)} nodes)", None)
-        model = simplify.apply(model)
+        for transform in TRANSFORMS:
+            model = transform(model)
         save(model, folder / f"{spec.name}.onnx")
         stages.append(_stage(spec))
         del model

@@ -40,6 +40,7 @@ class Derivation:
     form: Form
     probe: Callable[[int], Probe]  # of windows of so many samples
     max_drift: float | None
+    block: int | None = None  # weights that share a scale, of INT4
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ def make_bundle(
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{target.name}.parent-") as scratch:
                 source = parent if isinstance(parent, Bundle) else _bundle(parent, Path(scratch))
                 probe = derivation.probe(source.manifest.audio.window_samples)
-                manifest = derive(source, folder, title, derivation.form, probe, derivation.max_drift, say)
+                manifest = derive(
+                    *(source, folder, title, derivation.form, derivation.block),
+                    *(probe, derivation.max_drift, say),
+                )
         if compilation is not None:
             engines = compile_stages(compilation.trt, folder, manifest, compilation.options, say)
             manifest = replace(manifest, engines=_with(manifest, engines))

@@ -1,27 +1,21 @@
-"""Which nodes can be float16 or INT8, and which have to stay float32: measured, on scores.
+"""Which nodes can be float16 or integers, and which have to stay float32: measured, on scores.
 
 float16 is measured with a GPU's roundings (transforms/rounding.py), which a CPU would hide.
 """
 
-import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import onnx
 
+from nes2net_export.activations import inside
 from nes2net_export.drift import Models, mean_drift, score_models
-from nes2net_export.onnx_files import save
 from nes2net_export.output import Say
 from nes2net_export.probe import Probe
-from nes2net_export.transforms import float16, quantize_linear, rounding, taps
-from nes2net_export.transforms.graph import element_types, readers
-from nes2net_runtime.audio import normalize
+from nes2net_export.quantisers import Quantiser
+from nes2net_export.transforms import float16, rounding
+from nes2net_export.transforms.graph import readers
 from nes2net_runtime.manifest import Manifest, StageName
-from nes2net_runtime.ort_sessions import cpu_session
-from nes2net_runtime.threads import usable_threads
 
 Chosen = dict[StageName, set[str]]  # operator types and names of nodes, by stage
 
@@ -30,7 +24,6 @@ HEARD = 8  # windows that overflow is looked for on
 COMPARED = 40  # windows that choices are measured on
 AIM = 0.75  # of the bound: other audio may drift more
 LEAST_GAIN = 0.9  # a further island must bring the drift below this share of what it was
-CLIP = 99.99  # percentile of |x| in a window that INT8 reaches up to; beyond, it clips
 
 
 def float16_islands(
@@ -74,7 +67,7 @@ def overflowing(manifest: Manifest, models: Models, half: frozenset[StageName], 
         stage.name: [n for node in models[stage.name].graph.node for n in node.output if n]
         for stage in manifest.stages
     }
-    for stage, tensors in _inside(manifest, models, made, probe, HEARD):
+    for stage, tensors in inside(manifest, models, made, probe.calibrate[:HEARD]):
         if stage in half:
             large = {name for name, values in tensors.items() if np.abs(values).max(initial=0) > OVERFLOW}
             reading = readers(models[stage].graph)
@@ -83,84 +76,44 @@ def overflowing(manifest: Manifest, models: Models, half: frozenset[StageName], 
     return found
 
 
-def int8_nodes(
-    manifest: Manifest,
-    models: Models,
-    largest: Mapping[StageName, Mapping[str, float]],
-    probe: Probe,
-    bound: float,
-    say: Say,
+def quantised_nodes(
+    manifest: Manifest, models: Models, quantiser: Quantiser, probe: Probe, bound: float, say: Say
 ) -> Chosen:
-    """The nodes that can be INT8, by stage. Those with weights of one shape, in one stage, go together.
+    """The nodes that can be quantised, by stage: all, where scores then drift by no more than AIM of `bound`.
 
-    Each group is measured alone; then they join, the least harmful first, while scores drift by no more than
-    AIM of `bound`.
+    Else those with weights of one shape, in one stage, go together: each group is measured alone; then they
+    join, the least harmful first, while the drift allows it.
     """
     windows = probe.compare[:COMPARED]
-    groups: defaultdict[tuple[StageName, str, tuple[int, ...]], list[str]] = defaultdict(list)
-    for stage in largest:
-        shapes = {tensor.name: tuple(tensor.dims) for tensor in models[stage].graph.initializer}
-        for node in quantize_linear.quantisable(models[stage]):
-            groups[stage, node.op_type, shapes[node.input[1]]].append(node.name)
+    groups: defaultdict[tuple[StageName, tuple[int, ...]], set[str]] = defaultdict(set)
+    for stage, nodes in quantiser.nodes.items():
+        for name, shape in nodes.items():
+            groups[stage, shape].add(name)
 
     def drift_of(chosen: Chosen, what: str) -> float:
         derived = {**models}
         for stage, names in chosen.items():
-            derived[stage] = quantize_linear.apply(models[stage], largest[stage], names)
-        return mean_drift(before, score_models(manifest, derived, windows, _part(say, f"int8: {what}")))
+            if names:
+                derived[stage] = quantiser.convert(stage, names)
+        return mean_drift(before, score_models(manifest, derived, windows, _part(say, f"integers: {what}")))
 
     before = score_models(manifest, models, windows, _part(say, "float32"))
-    alone = {g: drift_of({g[0]: set(names)}, " ".join(map(str, g))) for g, names in groups.items()}
-    chosen: Chosen = {stage: set() for stage in largest}
+    every: Chosen = {stage: {*nodes} for stage, nodes in quantiser.nodes.items()}
+    if drift_of(every, "all products") <= AIM * bound:
+        return every
+    alone = {group: drift_of({group[0]: names}, _in_words(group)) for group, names in groups.items()}
+    chosen: Chosen = {stage: set() for stage in quantiser.nodes}
     for group in sorted(alone, key=lambda group: alone[group]):
         if alone[group] > AIM * bound:
             break
-        more = {**chosen, group[0]: chosen[group[0]] | set(groups[group])}
-        if drift_of(more, f"with {' '.join(map(str, group))}") <= AIM * bound:
+        more = {**chosen, group[0]: chosen[group[0]] | groups[group]}
+        if drift_of(more, f"with {_in_words(group)}") <= AIM * bound:
             chosen = more
     return chosen
 
 
-def largest_inputs(
-    manifest: Manifest, models: Models, stages: frozenset[StageName], probe: Probe
-) -> dict[StageName, dict[str, float]]:
-    """|value| that INT8 reaches up to, of each input of a quantisable node: CLIP's, the mean over windows."""
-    read = {
-        stage.name: [n.input[0] for n in quantize_linear.quantisable(models[stage.name])]
-        if stage.name in stages
-        else []
-        for stage in manifest.stages
-    }
-    found: defaultdict[StageName, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for stage, tensors in _inside(manifest, models, read, probe, len(probe.calibrate)):
-        for name, values in tensors.items():
-            found[stage][name].append(float(np.percentile(np.abs(values), CLIP)))
-    return {stage: {n: float(np.mean(v)) for n, v in found[stage].items()} for stage in stages}
-
-
-def _inside(
-    manifest: Manifest, models: Models, wanted: Mapping[StageName, list[str]], probe: Probe, count: int
-) -> Iterator[tuple[StageName, dict[str, Any]]]:
-    """Float tensors inside each stage, by name, for each of the first `count` windows to calibrate on."""
-    windows = [window[None] for window in probe.calibrate[:count]]
-    if manifest.audio.normalize == "per-window":
-        windows = [normalize(window) for window in windows]
-    with tempfile.TemporaryDirectory() as scratch:
-        for stage in manifest.stages:
-            types = element_types(models[stage.name])
-            source, target = stage.inputs[0].name, stage.outputs[0].name
-            names = [n for n in dict.fromkeys(wanted[stage.name]) if types.get(n) == onnx.TensorProto.FLOAT]
-            inner = [name for name in names if name not in (source, target)]
-            path = Path(scratch) / f"{stage.name}.onnx"
-            save(taps.apply(models[stage.name], inner), path, check=False)  # taps have no shapes
-            session = cpu_session(path, usable_threads())
-            for i, window in enumerate(windows):
-                output, *values = session.run([target, *inner], {source: window})
-                tensors = {source: window, target: output, **dict(zip(inner, values, strict=True))}
-                windows[i] = output
-                yield stage.name, {name: tensors[name] for name in names}
-            path.unlink()
-            path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+def _in_words(group: tuple[StageName, tuple[int, ...]]) -> str:
+    return f"{group[0]} {' x '.join(map(str, group[1]))}"
 
 
 def _part(say: Say, what: str) -> Callable[[float], None]:

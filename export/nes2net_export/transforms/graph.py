@@ -1,10 +1,12 @@
-"""What the transforms ask of a graph: element types, constants, who reads a tensor, which names are free."""
+"""What the transforms ask of a graph: element types, makers and readers of tensors, free names."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
 from onnx import NodeProto, TensorProto
+
+CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -58,3 +60,33 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             light.graph.input.append(value)
     return light
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, NodeProto]:
+    """Tensor -> the node that makes it."""
+    return {name: node for node in graph.node for name in node.output}
+
+
+def rebuilt(
+    model: onnx.ModelProto, nodes: Iterable[NodeProto], added: Iterable[TensorProto], contrib: bool = False
+) -> onnx.ModelProto:
+    """The model with these nodes in place of its own, `added` initializers, and those that are still read.
+
+    Nodes whose results nobody reads are left out. `contrib`: some are ONNX Runtime's own operators.
+    """
+    new = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    if contrib and CONTRIB not in {opset.domain for opset in new.opset_import}:
+        new.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+    new.graph.name = model.graph.name
+    new.graph.input.extend(model.graph.input)
+    new.graph.output.extend(model.graph.output)
+    wanted = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(list(nodes)):
+        if wanted & {*node.output}:
+            kept.append(node)
+            wanted |= {*node.input}
+    new.graph.node.extend(reversed(kept))
+    tensors = (*model.graph.initializer, *added)
+    new.graph.initializer.extend(tensor for tensor in tensors if tensor.name in wanted)
+    return new
