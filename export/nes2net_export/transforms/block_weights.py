@@ -18,9 +18,8 @@ from nes2net_export.transforms.integer_products import products
 
 BITS = 4
 ZERO = 8  # the level that is zero
-SHRINK = np.linspace(
-    1.0, 0.7, 7
-)  # candidates, as shares of the scale that reaches the block's largest weight
+# Candidates, as shares of the scale that puts the block's furthest weight on level 0; the first: on level 1.
+SHARES = np.linspace(8 / 7, 0.7, 9)
 INT8_SUMS = 4  # accuracy level: activations are bytes with a scale a block, as fast kernels want them
 
 
@@ -61,7 +60,7 @@ def pack(weight: NDArray[np.float32], block: int) -> tuple[NDArray[np.uint8], ND
         np.float32
     )  # the furthest weight is level 0
     best, scales = np.full(reach.shape, np.inf, np.float32), reach
-    for share in SHRINK.astype(np.float32):
+    for share in SHARES.astype(np.float32):
         error = ((_levels(padded, share * reach) * (share * reach) - padded) ** 2).sum(-1, keepdims=True)
         scales = np.where(error < best, share * reach, scales)
         best = np.minimum(best, error)
