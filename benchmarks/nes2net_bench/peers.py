@@ -6,7 +6,6 @@ Runs in a worker. Each library is imported where it is used, so that its cost is
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,9 @@ def _open_plain(arm: Arm) -> OpenArm:
 
 def _open_openvino(arm: Arm) -> OpenArm:
     """A bundle's ONNX stages in OpenVINO, with its hints for one request at a time."""
-    openvino: Any = import_module("openvino")  # its stubs are there only where it is
+    from nes2net_runtime.openvino_runtime import import_openvino
+
+    openvino = import_openvino()
     assert arm.folder is not None
     bundle, core = read_bundle(Path(arm.folder)), openvino.Core()
     inner = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}[arm.precision]  # INT8 is in the graph

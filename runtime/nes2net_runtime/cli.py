@@ -66,9 +66,9 @@ def single_channel(text: str) -> int | None:
 
 def print_version(wanted: bool) -> None:
     if wanted:
-        versions = installed_versions("nes2net-edge", *DISTRIBUTIONS)
+        versions = installed_versions("nes2net-edge", *DISTRIBUTIONS, "openvino")
         typer.echo(", ".join(f"{name} {number}" for name, number in versions.items()))
-        typer.echo(f"providers built in: {', '.join(available_providers())}")
+        typer.echo(f"providers: {', '.join(available_providers())}")
         raise typer.Exit
 
 

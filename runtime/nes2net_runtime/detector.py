@@ -176,7 +176,7 @@ class Detector:
         return Cut(rule, window, round_hop(hop), most)
 
     def _batch_size(self, wanted: int | None) -> int:
-        if wanted or self.stages.provider == "cpu":
+        if wanted or self.stages.provider in ("cpu", "openvino"):
             return wanted or 1
         return min(ACCELERATOR_BATCH, self.stages.largest_batch or ACCELERATOR_BATCH)
 

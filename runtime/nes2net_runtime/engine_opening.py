@@ -73,7 +73,7 @@ def _open_wrapped(
         wrapper = bundle.path / engine.wrapper
         config = {"ep.context_file_path": str(wrapper)}  # the engine is looked for beside it
         sessions.append(open_session(runtime, wrapper, provider, threads, options, config))
-    receipts = [_receipt(engine, "onnxruntime") for engine in engines]
+    receipts = [_receipt(engine) for engine in engines]
     return Loaded(
         provider,
         on_device(runtime, sessions, stages, provider, threads, limits.fixed),
@@ -94,11 +94,12 @@ def _open_native(
             stage=engine.stage,
             precision=engine.precision,
             provider=provider,
+            library=f"{tensorrt.__name__} {tensorrt.__version__}",
             device=f"gpu {driver.cards[0].name}",
             nodes={provider: 1},
             io="cuda",
             cuda_graph=False,
-            engine=_receipt(engine, f"{tensorrt.__name__} {tensorrt.__version__}"),
+            engine=_receipt(engine),
         )
         for engine in engines
     ]
@@ -109,8 +110,8 @@ def _open_native(
     return Loaded(provider, pipeline, receipts, limits_of(engines))
 
 
-def _receipt(engine: Engine, by: str) -> EngineReceipt:
-    return EngineReceipt(engine.file, engine.kind, engine.version, engine.evidence, by)
+def _receipt(engine: Engine) -> EngineReceipt:
+    return EngineReceipt(engine.file, engine.kind, engine.version, engine.evidence)
 
 
 def _fitting(bundle: Bundle, stage: Stage, kind: str, driver: Driver) -> Engine:
@@ -204,10 +205,7 @@ def _open_cached(runtime: ModuleType, bundle: Bundle, provider: str, threads: in
                 config |= {"ep.context_enable": "1", "ep.context_embed_mode": "0"}
         sessions.append(open_session(runtime, graph, provider, threads, options, config))
     version = linked_tensorrt(runtime) if provider == "tensorrt" else plugin_tensorrt() or "?"
-    engines = [
-        EngineReceipt(str(folder / stage.name), KINDS[provider], version, None, "onnxruntime")
-        for stage in stages
-    ]
+    engines = [EngineReceipt(str(folder / stage.name), KINDS[provider], version, None) for stage in stages]
     pipeline = on_device(runtime, sessions, stages, provider, threads)
     receipts = stage_receipts(stages, sessions, "cuda", False, engines)
     return Loaded(provider, pipeline, receipts, engine_cache.limits(window))

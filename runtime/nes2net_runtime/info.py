@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -10,24 +11,32 @@ import msgspec
 from nes2net_runtime.bundle import Bundle, sha256
 from nes2net_runtime.decisions import CALIBRATE
 from nes2net_runtime.engines import limits_of
+from nes2net_runtime.errors import ProviderError
 from nes2net_runtime.manifest import (
     Engine,
     Manifest,
     Streaming,
 )
 from nes2net_runtime.nvidia import Driver, find_driver
+from nes2net_runtime.openvino_runtime import import_openvino, openvino_version, processor
 from nes2net_runtime.providers import available_providers, import_onnxruntime, onnxruntime_owners
 from nes2net_runtime.receipt import Receipt
 from nes2net_runtime.threads import usable_threads
 
 
 def machine() -> dict[str, Any]:
-    """Providers that ONNX Runtime was built with, devices that it sees, and who installed it."""
+    """Providers that are installed, devices that they see, and who installed ONNX Runtime."""
     runtime = import_onnxruntime()
     devices = [
         f"{d.ep_name} on {str(d.device.type).rsplit('.', 1)[-1].lower()} {d.device.vendor}".strip()
         for d in runtime.get_ep_devices()
     ]
+    if find_spec("openvino"):
+        try:
+            openvino = import_openvino()
+            devices.append(f"{openvino_version(openvino)} on {processor(openvino.Core())}")
+        except ProviderError as error:
+            devices.append(str(error))
     return {
         "onnxruntime": onnxruntime_owners(),
         "providers": available_providers(),
@@ -159,7 +168,7 @@ def write_info(bundle: Bundle, damaged: list[str], as_json: bool, out: TextIO) -
         ("parity with torch", f"{m.parity.worst:.1e} relative (bound {m.parity.bound:g})"),
         ("files", f"{len(m.files)}, {size / 1e6:.1f} MB, {sums}"),
         ("onnxruntime", ", ".join(here["onnxruntime"])),
-        ("providers built in", ", ".join(here["providers"])),
+        ("providers", ", ".join(here["providers"])),
         ("devices", ", ".join(here["devices"])),
         ("nvidia", nvidia_text(here["nvidia"])),
         ("threads", str(here["threads"])),
@@ -177,9 +186,9 @@ def receipt_lines(receipt: Receipt) -> list[str]:
     for s in receipt.stages:
         nodes = ", ".join(f"{count} nodes on {name}" for name, count in s.nodes.items())
         graph = ", CUDA graph" if s.cuda_graph else ""
-        where = f"  {s.stage:8}  {s.precision}  {s.provider} ({s.device})"
+        where = f"  {s.stage:8}  {s.precision}  {s.provider} ({s.device}) by {s.library}"
         lines.append(f"{where}: {nodes or 'nodes not told'}; io on {s.io}{graph}")
         if e := s.engine:
             evidence = f", precision {e.evidence}" if e.evidence else ""
-            lines.append(f"            engine {e.file}: {e.kind} {e.version}, by {e.runtime}{evidence}")
+            lines.append(f"            engine {e.file}: {e.kind} {e.version}{evidence}")
     return [*lines, *(f"  passed over: {reason}" for reason in receipt.passed_over)]

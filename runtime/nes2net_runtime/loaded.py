@@ -10,7 +10,7 @@ from typing import Any
 from nes2net_runtime.device_binding import OnDevice
 from nes2net_runtime.engines import Limits
 from nes2net_runtime.manifest import Stage
-from nes2net_runtime.ort_sessions import device_of, nodes_by_provider, open_session
+from nes2net_runtime.ort_sessions import device_of, library_of, nodes_by_provider, open_session
 from nes2net_runtime.pipeline import Pipeline
 from nes2net_runtime.providers import EXECUTION_PROVIDERS, our_name
 from nes2net_runtime.receipt import EngineReceipt, StageReceipt
@@ -56,6 +56,7 @@ def stage_receipts(
             stage=stage.name,
             precision=stage.precision,
             provider=our_name(session.get_providers()[0]),
+            library=library_of(session),
             device=device_of(session),
             nodes=nodes_by_provider(session),
             io=io,

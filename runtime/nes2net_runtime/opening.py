@@ -2,6 +2,7 @@
 
     tensorrt   the bundle's engines that fit -> those that --rebuild left in the user's cache -> error
     trt-rtx    the same
+    openvino   ONNX Runtime's provider or plugin -> OpenVINO itself -> error
     auto       engines, as above -> CUDA where it really works -> CPU
     others     ONNX graphs, or an error
 
@@ -9,7 +10,9 @@ What `auto` passed over, and why, goes with what it took.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 
 from nes2net_runtime.bundle import Bundle
@@ -19,9 +22,11 @@ from nes2net_runtime.errors import BundleError, ProviderError
 from nes2net_runtime.loaded import Loaded, on_device, stage_receipts
 from nes2net_runtime.native_tensorrt import import_tensorrt
 from nes2net_runtime.nvidia import find_driver
-from nes2net_runtime.ort_sessions import CUDA_OPTIONS, first_line, open_session
+from nes2net_runtime.openvino_runtime import open_openvino
+from nes2net_runtime.ort_sessions import CUDA_OPTIONS, first_line, open_session, openvino_options
 from nes2net_runtime.pipeline import OnHost
-from nes2net_runtime.providers import Provider, available_providers, import_onnxruntime
+from nes2net_runtime.plugins import PLUGINS, plugin_device
+from nes2net_runtime.providers import Provider, available_providers, import_onnxruntime, is_built_in
 
 
 def open_stages(bundle: Bundle, provider: Provider, threads: int, rebuild: bool = False) -> Loaded:
@@ -41,6 +46,8 @@ def open_stages(bundle: Bundle, provider: Provider, threads: int, rebuild: bool 
         if rebuild:
             return build_engines(runtime, bundle, provider, threads, driver)
         return open_engines(runtime, bundle, provider, threads, driver)
+    if provider == "openvino":
+        return _open_openvino(runtime, bundle, threads)
     if provider not in there:
         raise ProviderError(f"provider {provider} is not in this ONNX Runtime; there is: {', '.join(there)}")
     if provider == "cuda" and ((driver := find_driver()) is None or not driver.cards):
@@ -56,22 +63,36 @@ def open_auto(bundle: Bundle, threads: int, engines: bool = True) -> Loaded:
     if driver is None or not driver.cards:
         passed += [f"provider {name} {no_card(driver)}" for name in of_engines if has_engines(bundle, name)]
     else:
-        ways: list[tuple[str, Callable[[], Loaded]]] = [
-            (name, partial(open_engines, runtime, bundle, name, threads, driver))
+        ways: list[Callable[[], Loaded]] = [
+            partial(open_engines, runtime, bundle, name, threads, driver)
             for name in of_engines
             if has_engines(bundle, name) or built_here(runtime, bundle, name, driver)
         ]
         if "cuda" in available_providers():
-            ways.append(("cuda", partial(_open_graphs, runtime, bundle, "cuda", threads)))
-        for name, way in ways:
+            ways.append(partial(_open_graphs, runtime, bundle, "cuda", threads))
+        for way in ways:
             try:
                 opened = way()
             except ProviderError as error:
                 passed.append(str(error))
             else:
-                return Loaded(name, opened.pipeline, opened.stages, opened.limits, passed)
-    opened = _open_graphs(runtime, bundle, "cpu", threads)
-    return Loaded("cpu", opened.pipeline, opened.stages, None, passed)
+                return replace(opened, passed_over=passed)
+    return replace(_open_graphs(runtime, bundle, "cpu", threads), passed_over=passed)
+
+
+def _open_openvino(runtime: ModuleType, bundle: Bundle, threads: int) -> Loaded:
+    """By ONNX Runtime where its OpenVINO takes this processor, else by OpenVINO itself."""
+    if is_built_in(runtime, "openvino"):
+        return _open_graphs(runtime, bundle, "openvino", threads)
+    if find_spec(PLUGINS["openvino"]):
+        try:
+            plugin_device(runtime, "openvino")
+        except ProviderError:
+            if not find_spec("openvino"):
+                raise
+        else:
+            return _open_graphs(runtime, bundle, "openvino", threads)
+    return open_openvino(bundle, threads)
 
 
 def _open_graphs(runtime: ModuleType, bundle: Bundle, provider: str, threads: int) -> Loaded:
@@ -91,9 +112,10 @@ def _open_graphs(runtime: ModuleType, bundle: Bundle, provider: str, threads: in
         place = on_device(runtime, sessions, stages, provider, threads)
         return Loaded(provider, place, stage_receipts(stages, sessions, "cuda", graph))
     sessions = []
-    for path in paths:
+    for path, stage in zip(paths, stages, strict=True):
+        settings = openvino_options(stage.precision, threads) if provider == "openvino" else None
         try:
-            sessions.append(open_session(runtime, path, provider, threads))
+            sessions.append(open_session(runtime, path, provider, threads, settings))
         except ProviderError as error:
             if provider == "cpu" and error.__cause__ is not None:
                 cause = first_line(error.__cause__)

@@ -1,18 +1,21 @@
 """One ONNX Runtime session: its options, and the proof that the provider asked for really runs it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from nes2net_runtime.errors import ProviderError
+from nes2net_runtime.plugins import PLUGINS, plugin_device
 from nes2net_runtime.providers import (
     EXECUTION_PROVIDERS,
     import_onnxruntime,
+    installed,
+    is_built_in,
     load_cuda,
     missing_library,
     our_name,
-    plugin_devices,
 )
 
 # float32 means float32 (TF32 rounds it to 10 bits). Algorithms are not tried out for each new length, and
@@ -24,6 +27,24 @@ CUDA_OPTIONS = {
     "cudnn_conv1d_pad_to_nc1d": "1",
     "arena_extend_strategy": "kSameAsRequested",
 }
+
+
+def openvino_settings(precision: str, threads: int) -> dict[str, str]:
+    """OpenVINO's settings of the processor, by its own names; the same with ONNX Runtime and without."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",  # all threads for one window
+        "INFERENCE_NUM_THREADS": str(threads),
+        # float32 means float32: it would take bfloat16 of its own accord where the processor has it.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        # It compiles kernels for each new length of audio and would keep those of 5,000: 4 MB each with the
+        # demo detector.
+        "CPU_RUNTIME_CACHE_CAPACITY": "32",
+    }
+
+
+def openvino_options(precision: str, threads: int) -> dict[str, str]:
+    """The same as options of ONNX Runtime's provider, which passes them on."""
+    return {"load_config": json.dumps({"CPU": openvino_settings(precision, threads)})}
 
 
 def cpu_session(model: Path, threads: int) -> Any:
@@ -64,8 +85,8 @@ def open_session(
         settings.add_session_config_entry(key, value)
     name = EXECUTION_PROVIDERS[provider]
     providers: list[Any] = [(name, dict(options)) if options else name]
-    if provider == "trt-rtx" and name not in runtime.get_available_providers():
-        settings.add_provider_for_devices([plugin_devices(runtime)[0]], dict(options or {}))
+    if provider in PLUGINS and not is_built_in(runtime, provider):
+        settings.add_provider_for_devices([plugin_device(runtime, provider)], dict(options or {}))
         providers = []
     elif provider in ("cuda", "tensorrt"):
         load_cuda(runtime)
@@ -101,13 +122,20 @@ def nodes_by_provider(session: Any) -> dict[str, int]:
     return nodes
 
 
+def library_of(session: Any) -> str:
+    """What runs a session, with versions: "onnxruntime 1.32.0 and onnxruntime-ep-openvino 1.8.1"."""
+    runtime, provider = import_onnxruntime(), our_name(session.get_providers()[0])
+    plugins = [] if is_built_in(runtime, provider) else [PLUGINS[provider].replace("_", "-")]
+    return " and ".join([f"onnxruntime {runtime.__version__}", *installed(plugins)])
+
+
 def device_of(session: Any) -> str:
     """The device of a session's input, in words: "cpu AuthenticAMD"."""
     devices: list[Any] = getattr(session, "get_input_epdevices", list)()
     if devices and devices[0] is not None:
         device = devices[0].device
         return f"{str(device.type).rsplit('.', 1)[-1].lower()} {device.vendor}".strip()
-    return "cpu" if session.get_providers()[0] == EXECUTION_PROVIDERS["cpu"] else "accelerator"
+    return "cpu" if our_name(session.get_providers()[0]) in ("cpu", "openvino") else "accelerator"
 
 
 def first_line(error: BaseException) -> str:

@@ -6,14 +6,16 @@ import io
 import mmap
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from nes2net_runtime.errors import ProviderError
+from nes2net_runtime.plugins import PLUGINS
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "trt-rtx", "openvino", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
@@ -34,19 +36,20 @@ DISTRIBUTIONS = (
     "onnxruntime-directml",
     "onnxruntime-trt-rtx",
 )
-# TensorRT-RTX is a plugin: a package with a library that ONNX Runtime loads (distributions …-cu12, …-cu13).
-PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
 
 
 def onnxruntime_owners() -> list[str]:
     """Installed distributions that own the module `onnxruntime`, with versions."""
-    owners = []
-    for name in DISTRIBUTIONS:
-        try:
-            owners.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return owners
+    return installed(DISTRIBUTIONS)
+
+
+def installed(distributions: Iterable[str]) -> list[str]:
+    """Those distributions that are installed, each with its version."""
+    found = []
+    for name in distributions:
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return found
 
 
 def import_onnxruntime() -> ModuleType:
@@ -56,7 +59,7 @@ def import_onnxruntime() -> ModuleType:
         names = " ".join(owner.split()[0] for owner in owners)
         raise ProviderError(
             f"{' and '.join(owners)} overwrite each other: pip uninstall -y {names}, then install one of "
-            "nes2net-edge[cpu], nes2net-edge[gpu], nes2net-edge[openvino]"
+            "nes2net-edge[cpu], nes2net-edge[gpu]"
         )
     # Since 1.32 ONNX Runtime keeps an id of the machine in ~/.cache and sends what it runs to its makers; the
     # events that wait to be sent also grow the memory of a stream. disable_telemetry_events() comes too late.
@@ -65,7 +68,7 @@ def import_onnxruntime() -> ModuleType:
         import onnxruntime
     except ImportError as error:
         raise ProviderError(
-            "ONNX Runtime is not installed: pip install 'nes2net-edge[cpu]' (or [gpu], or [openvino])"
+            "ONNX Runtime is not installed: pip install 'nes2net-edge[cpu]' (or [gpu])"
         ) from error
     module: ModuleType = onnxruntime
     return module
@@ -74,8 +77,15 @@ def import_onnxruntime() -> ModuleType:
 def available_providers() -> list[str]:
     """Our names of the providers that are installed (CUDA may still lack its libraries, or a card)."""
     built_in = import_onnxruntime().get_available_providers()
-    plugin = {EXECUTION_PROVIDERS["trt-rtx"]} if find_spec(PLUGIN) else set()
-    return [ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs in {*built_in, *plugin}]
+    beside = {name for name, package in PLUGINS.items() if find_spec(package)}
+    if find_spec("openvino"):  # its own runtime, without ONNX Runtime
+        beside.add("openvino")
+    return [ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs in built_in or ours in beside]
+
+
+def is_built_in(runtime: ModuleType, provider: str) -> bool:
+    """Whether ONNX Runtime has the provider (our name) inside, without a plugin."""
+    return EXECUTION_PROVIDERS[provider] in runtime.get_available_providers()
 
 
 def our_name(execution_provider: str) -> str:
@@ -109,38 +119,9 @@ def missing_library(runtime: ModuleType, provider: str) -> str:
     return ""
 
 
-@cache
-def plugin_devices(runtime: ModuleType) -> tuple[Any, ...]:
-    """Register the plugin of TensorRT-RTX, once a process: the devices that it offers.
-
-    Raises ProviderError where it can't be loaded, or offers none.
-    """
-    import onnxruntime_ep_nv_tensorrt_rtx as plugin
-
-    # The wheel has CUDA's runtime under its full version only, a name that the loader does not look for.
-    for library in sorted(Path(plugin.get_library_path()).parent.glob("libcudart.so.*")):
-        with contextlib.suppress(OSError):
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    name = plugin.get_ep_name()
-    try:
-        runtime.register_execution_provider_library(name, plugin.get_library_path())
-    except Exception as error:  # ONNX Runtime's own type, of no base but Exception
-        cause = str(error).strip().splitlines()[0].split("with error: ")[-1]
-        cause = cause.removesuffix(": No such file or directory")
-        remedy = "install NVIDIA's driver" if "libcuda." in cause else "pip install 'nes2net-edge[trt-rtx]'"
-        raise ProviderError(f"provider trt-rtx: its plugin can't be loaded ({cause}): {remedy}") from error
-    devices = tuple(device for device in runtime.get_ep_devices() if device.ep_name == name)
-    if not devices:
-        raise ProviderError(
-            "provider trt-rtx: its plugin finds no card that it supports (GeForce RTX 30 and newer); "
-            "ask for --provider cuda"
-        )
-    return devices
-
-
 def plugin_tensorrt() -> str | None:
     """Version of the TensorRT-RTX inside the plugin, "1.7.1", by its library's name; None: no plugin."""
-    spec = find_spec(PLUGIN)
+    spec = find_spec(PLUGINS["trt-rtx"])
     for folder in (spec and spec.submodule_search_locations) or ():
         for library in Path(folder).glob("libtensorrt_rtx.so.*.*"):
             return library.name.removeprefix("libtensorrt_rtx.so.")

@@ -11,7 +11,6 @@ class EngineReceipt:
     kind: str  # trt, trt-rtx
     version: str  # of TensorRT
     evidence: str | None  # of its precision; None: built here by ONNX Runtime's provider
-    runtime: str  # what runs it: onnxruntime, tensorrt
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,7 @@ class StageReceipt:
     stage: str
     precision: str
     provider: str
+    library: str  # what runs it, with versions: onnxruntime, tensorrt, openvino
     device: str
     nodes: dict[str, int]  # execution provider -> nodes of the optimised graph
     io: str  # where its input and output are: cpu, cuda

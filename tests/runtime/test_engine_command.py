@@ -33,8 +33,8 @@ def test_a_receipt_for_people_names_engines(command, gpu: Callable[..., Machine]
     lines = done.stderr.splitlines()
     assert lines[0].startswith("receipt: demo on tensorrt, onnxruntime 1.31.1, 1 threads")
     assert lines[1:3] == [
-        "  encoder   fp32  tensorrt (gpu NVIDIA): 1 nodes on tensorrt; io on cuda",
-        "            engine engines/encoder.trt.engine: trt 10.16.1.11, by onnxruntime, precision inspected",
+        "  encoder   fp32  tensorrt (gpu NVIDIA) by onnxruntime 1.31.1: 1 nodes on tensorrt; io on cuda",
+        "            engine engines/encoder.trt.engine: trt 10.16.1.11, precision inspected",
     ]
 
 
@@ -66,7 +66,7 @@ def test_rebuild(command, gpu, good) -> None:
     for arguments in (["--rebuild"], []):
         done = command(good, "--provider=tensorrt", "--receipt", *arguments)
         assert done.exit_code == 0
-        assert "engine " in done.stderr and "trt 10.16.1, by onnxruntime\n" in done.stderr
+        assert "engine " in done.stderr and "trt 10.16.1\n" in done.stderr
     assert machine.builds == 3
 
 
@@ -83,7 +83,7 @@ def test_info_names_cards_and_engines(command, gpu, bundle: Path) -> None:
     assert done.exit_code == 0
     lines = {line[:20].strip(): line[20:] for line in done.stdout.splitlines()}
     assert lines["nvidia"] == "driver for CUDA 13.0; NVIDIA GeForce RTX 4090 (compute capability 8.9)"
-    assert lines["providers built in"] == "cpu, cuda, tensorrt, trt-rtx"
+    assert lines["providers"].startswith("cpu, cuda, tensorrt, trt-rtx")
     assert lines["engine encoder"].startswith(
         "engines/encoder.trt.engine: trt 10.16.1.11, fp32 (inspected), compute capability 8.9, "
     )

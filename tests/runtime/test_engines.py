@@ -73,7 +73,7 @@ def test_engines_give_the_scores_of_the_cpu(gpu, engines, cpu, clip, provider, k
         )
         assert stage.engine.file == f"engines/{stage.stage}.{kind}.engine"
         assert (stage.engine.kind, stage.engine.version) == (kind, version)
-        assert (stage.engine.evidence, stage.engine.runtime) == ("inspected", "onnxruntime")
+        assert (stage.engine.evidence, stage.library) == ("inspected", "onnxruntime 1.31.1")
 
 
 @BOTH

@@ -37,7 +37,7 @@ def test_engines_of_tensorrt_11_give_the_scores_of_the_cpu(eleven, cpu: Detector
     expected = [s.score for s in cpu.score(clip, hop=0.5)]
     np.testing.assert_allclose([s.score for s in detector.score(clip, hop=0.5)], expected, atol=SAME)
     stages = detector.receipt.stages
-    assert [s.engine.runtime for s in stages] == [f"tensorrt {ELEVEN}"] * 3
+    assert [s.library for s in stages] == [f"tensorrt {ELEVEN}"] * 3
     assert [(s.provider, s.device, s.io, s.nodes) for s in stages] == [
         ("tensorrt", "gpu NVIDIA GeForce RTX 4090", "cuda", {"tensorrt": 1})
     ] * 3
