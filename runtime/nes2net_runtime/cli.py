@@ -25,6 +25,7 @@ from nes2net_runtime.output import Format, OutputOptions
 from nes2net_runtime.providers import DISTRIBUTIONS, Provider, available_providers
 from nes2net_runtime.segments import MIN_SAMPLES, SegmentRule
 from nes2net_runtime.sources import FORMATS
+from nes2net_runtime.tune_command import run_tune
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -38,6 +39,7 @@ LIVE_ONLY = frozenset(
     | {"on_alert", "smoothing", "patience", "alert_llr", "clear_llr"}
 )
 OUTPUT = "What is printed"
+TUNE_TAKES = frozenset({"tune", "bundle", "threads", "format", "debug"})
 
 
 def main() -> None:
@@ -271,11 +273,20 @@ def run(
     provider: Annotated[
         Provider,
         typer.Option(
-            help="Execution provider. One that does not really run is an error; auto takes the bundle's "
-            "engines where they fit, else CUDA where it works, else the CPU.",
+            help="Execution provider. One that does not really run is an error; auto takes what --tune found "
+            "to be faster here, else the bundle's engines where they fit, CUDA where it works, the CPU.",
             rich_help_panel=RUN,
         ),
     ] = "auto",
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="Measure which provider is fastest on this machine for this bundle and these --threads "
+            "(seconds to minutes), and keep it in ~/.cache/nes2net-edge for --provider auto; no scoring.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     rebuild: Annotated[
         bool,
         typer.Option(
@@ -362,7 +373,12 @@ def run(
     Exit codes: 0 all done (also a stream that was ended), 1 an input failed (the others were scored), 2 wrong
     usage or no audio found, 3 the bundle, provider or device can't be used, 130 interrupted.
     """
+    if tune:
+        refuse_beside_tune(context)
     loaded = read_bundle(bundle)
+    if tune:
+        run_tune(loaded, threads, format == "jsonl", sys.stdout)
+        return
     if info:
         show_info(loaded, format)
     if list_devices:
@@ -428,6 +444,15 @@ def refuse_options(context: typer.Context, names: frozenset[str], live: bool) ->
                 else "streams: --mic, - (stdin), --stream FILE, --realtime FILE"
             )
             raise typer.BadParameter(f"{option} is for {where}")
+
+
+def refuse_beside_tune(context: typer.Context) -> None:
+    """Raise a usage error for anything given that --tune does not take."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in TUNE_TAKES and source is not None and source.name == "COMMANDLINE":
+            given = "files" if name == "paths" else "--" + name.replace("_", "-")
+            raise typer.BadParameter(f"--tune takes --bundle, --threads and --format alone, not {given}")
 
 
 def show_info(bundle: Bundle, format: Format) -> NoReturn:

@@ -8,7 +8,6 @@ another folder, and an old one is never asked for what it can't do.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from nes2net_runtime.engines import Limits
 from nes2net_runtime.errors import ProviderError
 from nes2net_runtime.manifest import Stage
 from nes2net_runtime.segments import FRAME_HOP, MIN_SAMPLES
+from nes2net_runtime.user_cache import user_cache
 
 COMPLETE = "complete"
 BATCH = 8  # windows at once, at most
@@ -24,8 +24,7 @@ BATCH = 8  # windows at once, at most
 
 def engines_folder() -> Path:
     """Where all engines are that were built on this machine, if any were."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "nes2net-edge" / "engines"
+    return user_cache() / "engines"
 
 
 def engine_folder(parts: Sequence[str]) -> Path:

@@ -191,4 +191,5 @@ def receipt_lines(receipt: Receipt) -> list[str]:
         if e := s.engine:
             evidence = f", precision {e.evidence}" if e.evidence else ""
             lines.append(f"            engine {e.file}: {e.kind} {e.version}{evidence}")
-    return [*lines, *(f"  passed over: {reason}" for reason in receipt.passed_over)]
+    tuned = [f"  tuned: {receipt.tuned}"] if receipt.tuned else []
+    return [*lines, *tuned, *(f"  passed over: {reason}" for reason in receipt.passed_over)]

@@ -27,6 +27,7 @@ class Loaded:
     stages: list[StageReceipt]
     limits: Limits | None = None  # of engines; None: any shape
     passed_over: list[str] = field(default_factory=list)  # by `auto`, and why
+    tuned: str | None = None  # what `auto` knows of --tune's measurement
 
 
 def on_device(

@@ -3,7 +3,7 @@
     tensorrt   the bundle's engines that fit -> those that --rebuild left in the user's cache -> error
     trt-rtx    the same
     openvino   ONNX Runtime's provider or plugin -> OpenVINO itself -> error
-    auto       engines, as above -> CUDA where it really works -> CPU
+    auto       what --tune found to be faster here -> engines, as above -> CUDA where it really works -> CPU
     others     ONNX graphs, or an error
 
 What `auto` passed over, and why, goes with what it took.
@@ -27,6 +27,12 @@ from nes2net_runtime.ort_sessions import CUDA_OPTIONS, first_line, open_session,
 from nes2net_runtime.pipeline import OnHost
 from nes2net_runtime.plugins import PLUGINS, plugin_device
 from nes2net_runtime.providers import Provider, available_providers, import_onnxruntime, is_built_in
+from nes2net_runtime.tuning_cache import read_tuning
+
+# What `auto` takes of what works, where --tune measured nothing faster.
+ORDER: tuple[Provider, ...] = ("tensorrt", "trt-rtx", "cuda", "cpu")
+
+NOT_TUNED = "openvino was not measured with this bundle, these threads and versions: nes2net-run --tune"
 
 
 def open_stages(bundle: Bundle, provider: Provider, threads: int, rebuild: bool = False) -> Loaded:
@@ -60,6 +66,15 @@ def open_auto(bundle: Bundle, threads: int, engines: bool = True) -> Loaded:
     runtime, driver = import_onnxruntime(), find_driver()
     of_engines = KINDS if engines else ()
     passed: list[str] = []
+    tuning = read_tuning(bundle, threads)
+    tuned = tuning.summary if tuning else NOT_TUNED if "openvino" in available_providers() else None
+    if tuning and tuning.fastest != tuning.reference and (engines or tuning.fastest not in KINDS):
+        try:
+            opened = open_stages(bundle, tuning.fastest, threads)
+        except ProviderError as error:
+            passed.append(str(error))
+        else:
+            return replace(opened, tuned=tuned)
     if driver is None or not driver.cards:
         passed += [f"provider {name} {no_card(driver)}" for name in of_engines if has_engines(bundle, name)]
     else:
@@ -76,8 +91,8 @@ def open_auto(bundle: Bundle, threads: int, engines: bool = True) -> Loaded:
             except ProviderError as error:
                 passed.append(str(error))
             else:
-                return replace(opened, passed_over=passed)
-    return replace(_open_graphs(runtime, bundle, "cpu", threads), passed_over=passed)
+                return replace(opened, passed_over=passed, tuned=tuned)
+    return replace(_open_graphs(runtime, bundle, "cpu", threads), passed_over=passed, tuned=tuned)
 
 
 def _open_openvino(runtime: ModuleType, bundle: Bundle, threads: int) -> Loaded:

@@ -39,3 +39,4 @@ class Receipt:
     load_seconds: float
     onnxruntime: str
     passed_over: list[str] = field(default_factory=list)  # by `auto`: engines and providers, and why
+    tuned: str | None = None  # what `auto` knows of --tune's measurement

@@ -118,4 +118,5 @@ class Stages:
             load_seconds=round(self.load_seconds, 3),
             onnxruntime=runtime,
             passed_over=passed,
+            tuned=loaded.tuned,
         )
