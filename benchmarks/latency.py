@@ -116,7 +116,10 @@ def latency(
     ] = Plan.seconds,
     windows: Annotated[
         int,
-        typer.Option(min=1, help="Windows of rounds at most; three are enough where all arms are stable."),
+        typer.Option(
+            min=1,
+            help="Windows of rounds at most, each in fresh processes; six are enough where all are stable.",
+        ),
     ] = Plan.most_windows,
     hop: Annotated[float, typer.Option(min=0.02, help="Seconds between a stream's windows.")] = Plan.hop,
     stream_seconds: Annotated[
@@ -140,6 +143,7 @@ def latency(
         batches=tuple(dict.fromkeys(batch or Plan.batches)),
         runs=runs,
         seconds=seconds,
+        least_windows=min(windows, Plan.least_windows),
         most_windows=windows,
         scenarios=cast(tuple[Scenario, ...], tuple(scenario or SCENARIOS)),
         hop=hop,
@@ -171,6 +175,7 @@ def _quick(plan: Plan) -> Plan:
         runs=min(plan.runs, 6),
         seconds=min(plan.seconds, 0.3),
         rounds=2,
+        least_windows=3,
         most_windows=3,
         fresh=False,
         stream_seconds=min(plan.stream_seconds, 1.0),

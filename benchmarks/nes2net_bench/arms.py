@@ -19,19 +19,21 @@ from nes2net_runtime.providers import Provider
 
 Device = Literal["cpu", "cuda"]
 Kind = Literal["bundle", "eager", "compile", "openvino", "plain"]
-Peer = Literal["eager", "compile", "compile-bf16", "openvino", "plain"]
+Peer = Literal["eager", "compile", "compile-bf16", "openvino", "plain", "dynamic"]
 Float = Literal["fp32", "fp16", "bf16"]
 
 PEERS: tuple[Peer, ...] = get_args(Peer)
 # All but one that compiles for another minute; the document says that it was left out.
-DEFAULT_PEERS: tuple[Peer, ...] = ("eager", "compile", "openvino", "plain")
+DEFAULT_PEERS: tuple[Peer, ...] = ("eager", "compile", "openvino", "plain", "dynamic")
 PROVIDERS: dict[Device, tuple[Provider, ...]] = {"cpu": ("cpu",), "cuda": ("cuda", "tensorrt", "trt-rtx")}
-PLAIN_EXPORT = "plain-export"  # folder of the exporter's own graph, in the run's scratch folder
+# Folders in the run's scratch folder: the exporter's own graph, the same with dynamic INT8, and a bundle's
+# graphs with Q/DQ pairs.
+PLAIN_EXPORT, DYNAMIC_EXPORT, QDQ = "plain-export", "dynamic-export", "qdq"
 EXPORT = "pip install 'nes2net-edge[export]'"
 # float16 on a CPU is slower than float32 everywhere, and bfloat16 on a card as fast as float16.
 FLOATS: dict[Device, tuple[Float, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16")}
-# What OpenVINO makes of a bundle's precision.
-HINTS: dict[str, tuple[str, ...]] = {"fp32": ("fp32", "bf16"), "int8": ("int8",)}
+# What OpenVINO makes of a float32 bundle; its INT8 wants Q/DQ pairs, and unpacks other integer graphs.
+HINTS = ("fp32", "bf16", "int8")
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -52,7 +54,8 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     window: int  # samples
     normalize: bool  # each window first
-    folder: str | None = None  # a bundle's, or the plain export's
+    folder: str | None = None  # a bundle's, or an export's
+    source: str | None = None  # the bundle that OpenVINO's graphs are of
     provider: Provider | None = None  # of a bundle
     weights: Weights | None = None  # of torch
     mode: str | None = None  # of torch.compile
@@ -147,12 +150,16 @@ def peer_arms(
             arms.append(replayed)
     folder = str(scratch / PLAIN_EXPORT)
     arms.append(arm("ONNX Runtime, plain export fp32", "plain", "fp32", weights=weights, folder=folder))
+    folder = str(scratch / DYNAMIC_EXPORT)
+    arms.append(arm("ONNX Runtime, dynamic int8", "plain", "int8", weights=weights, folder=folder))
     for bundle in bundles:
         manifest = bundle.manifest
-        for hint in HINTS.get(manifest.precision, ()):
+        for hint in HINTS if manifest.precision == "fp32" else ():
             title = _title(bundle, bundles, hint).replace("nes2net-run", "OpenVINO")
             same = manifest.source == bundles[0].manifest.source
-            arms.append(arm(title, "openvino", hint, folder=str(bundle.path), same_weights=same))
+            source = str(bundle.path)
+            made = str(scratch / f"{bundle.path.name}-{QDQ}") if hint == "int8" else source
+            arms.append(arm(title, "openvino", hint, folder=made, source=source, same_weights=same))
     reasons = {
         peer: REASONS[peer](device) if peer in peers else f"left out: ask for --peer {peer}" for peer in PEERS
     }
@@ -162,7 +169,12 @@ def peer_arms(
 
 def _peer(arm: Arm) -> Peer:
     assert arm.kind != "bundle"
-    return "compile-bf16" if (arm.kind, arm.precision) == ("compile", "bf16") else arm.kind
+    match arm.kind, arm.precision:
+        case "compile", "bf16":
+            return "compile-bf16"
+        case "plain", "int8":
+            return "dynamic"
+    return arm.kind
 
 
 def _without_torch(device: Device) -> str | None:
@@ -189,6 +201,12 @@ def _without_exporter(device: Device) -> str | None:
     return f"{missing[0]} is not installed: {EXPORT}" if missing else None
 
 
+def _without_quantiser(device: Device) -> str | None:
+    if device != "cpu":
+        return "its integers are for CPUs"
+    return _without_exporter(device)
+
+
 def _without_openvino(device: Device) -> str | None:
     if device != "cpu":
         return "OpenVINO has no NVIDIA cards"
@@ -200,6 +218,7 @@ REASONS: dict[Peer, Callable[[Device], str | None]] = {
     "compile": _without_compiler,
     "compile-bf16": _without_compiler,
     "plain": _without_exporter,
+    "dynamic": _without_quantiser,
     "openvino": _without_openvino,
 }
 

@@ -27,10 +27,21 @@ from nes2net_bench.latency_figures import Record, arm_result, bundle_card, place
 from nes2net_bench.latency_results import LatencyResults, Plan, ThreadPoint
 from nes2net_bench.latency_streams import measure_streams
 from nes2net_bench.nvml import open_nvml
-from nes2net_bench.orders import CountWork, Made, MakePlain, MeasurePeaks, Open, Opened, Peaks, Ran, Run, Work
+from nes2net_bench.orders import (
+    CountWork,
+    Made,
+    MakeGraphs,
+    MeasurePeaks,
+    Open,
+    Opened,
+    Peaks,
+    Ran,
+    Run,
+    Work,
+)
 from nes2net_bench.roofline import best_of
 from nes2net_bench.rounds import Turn, take_rounds
-from nes2net_bench.timing import WINDOWS, ratio, stable, timing
+from nes2net_bench.timing import ratio, stable, timing
 from nes2net_bench.watch import Watch
 from nes2net_bench.workers import ArmFailed, Worker, worker_environment
 from nes2net_runtime.audio import SAMPLE_RATE
@@ -58,7 +69,7 @@ def measure_latency(
     if "roofline" in plan.scenarios:
         peaks += _peaks(plan, environment, watch)
         work = _count_work(bundles, window, environment, plan, watch)
-    arms = _with_plain_export(arms, environment, plan, watch)
+    arms = _with_graphs(arms, environment, plan, watch)
 
     records: dict[str, Record] = {arm.name: Record() for arm in arms}
     by_name = {arm.name: arm for arm in arms}
@@ -120,8 +131,8 @@ def _steady(
 ) -> Iterator[dict[str, Worker]]:
     """Measure windows of rounds; the last window's processes are still open when this yields."""
     draw, batch = random.Random(plan.seed), plan.batches[0]
-    seconds = plan.seconds / (WINDOWS * plan.rounds)
-    runs = max(1, -(-plan.runs // (WINDOWS * plan.rounds)))
+    turns_at_least = plan.least_windows * plan.rounds
+    seconds, runs = plan.seconds / turns_at_least, max(1, -(-plan.runs // turns_at_least))
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
 
@@ -141,7 +152,7 @@ def _steady(
             return turn
 
         for window in range(plan.most_windows):
-            if window == 0 or (plan.fresh and window < WINDOWS):
+            if window == 0 or plan.fresh:
                 again = [name for name in records if name not in workers or arms[name].kind not in KEPT]
                 for name in again:
                     if name in workers:
@@ -159,6 +170,8 @@ def _steady(
             take_rounds({name: take(name) for name in turns}, plan.rounds, draw, turns, drop, advance)
             for name, taken in turns.items():
                 records[name].turns.append(taken)
+            if window + 1 < plan.least_windows:
+                continue
             if all(stable(windows_of(record)) for record in records.values()):
                 break
         yield workers
@@ -268,18 +281,15 @@ def _count_work(
     return counted
 
 
-def _with_plain_export(
-    arms: Sequence[Arm], environment: Mapping[str, str], plan: Plan, watch: Watch
-) -> list[Arm]:
-    """Export for the arms that need it; those that can't have it are out."""
+def _with_graphs(arms: Sequence[Arm], environment: Mapping[str, str], plan: Plan, watch: Watch) -> list[Arm]:
+    """Make the graphs of the arms that have none; those that can't have them are out."""
     kept = list(arms)
     for arm in arms:
-        if arm.kind == "plain":
-            assert arm.weights is not None and arm.folder is not None
-            advance = watch.track("plain export", 1)
+        if arm.kind == "plain" or (arm.kind == "openvino" and arm.folder != arm.source):
+            advance = watch.track(f"graphs: {arm.name}", 1)
             with Worker(environment) as worker:
                 try:
-                    worker.ask(MakePlain(arm.weights, arm.folder), Made, plan.timeout)
+                    worker.ask(MakeGraphs(arm), Made, plan.timeout)
                 except ArmFailed as error:
                     watch.failed(arm.name, error)
                     kept.remove(arm)

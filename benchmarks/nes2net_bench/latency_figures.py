@@ -14,7 +14,7 @@ from nes2net_bench.rounds import Turn
 from nes2net_bench.timing import ratio, stable, timing
 from nes2net_runtime.bundle import Bundle
 
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5}
 
 
 @dataclass
@@ -32,6 +32,11 @@ def windows_of(record: Record) -> list[float]:
     return [median(turn.median for turn in window) for window in record.turns]
 
 
+def cpu_windows_of(record: Record) -> list[float]:
+    """The same of CPU seconds."""
+    return [median(turn.cpu_median for turn in window) for window in record.turns]
+
+
 Place = Callable[[int, float], Roofline | None]  # (batch, seconds of it) -> where that is
 
 
@@ -39,7 +44,7 @@ def placed(arm: Arm, peaks: Peaks | None, work: Work | None) -> Place:
     def place(batch: int, seconds: float) -> Roofline | None:
         if peaks is None or work is None:
             return None
-        weights = work.weights if arm.kind == "bundle" else work.parameters * BYTES[arm.precision]
+        weights = work.weights if arm.kind == "bundle" else round(work.parameters * BYTES[arm.precision])
         precision = computes_in(arm.precision, arm.device)
         return roofline(peaks, precision, batch * sum(work.macs.values()), weights, seconds)
 
@@ -81,8 +86,9 @@ def arm_result(
         cpu=timing(cpu),
         cpu_share=sum(cpu) / (sum(wall) * arm.threads),
         real_time_factor=spent.p50 / 1e3 / (batch * window_seconds),
-        ratio=ratio(rounds, [turn.median for turn in others]),
-        cpu_ratio=ratio([turn.cpu_median for turn in turns], [turn.cpu_median for turn in others]),
+        # Rounds of one process are not drawn alike with those of another: windows, of fresh processes, are.
+        ratio=ratio(windows_of(record), windows_of(of_reference)),
+        cpu_ratio=ratio(cpu_windows_of(record), cpu_windows_of(of_reference)),
         rounds=[1e3 * seconds for seconds in rounds],
         windows=[1e3 * seconds for seconds in windows_of(record)],
         stable=stable(windows_of(record)),

@@ -23,9 +23,10 @@ class Plan:
     batches: tuple[int, ...] = (1, 4)  # the first is the steady state's
     runs: int = 60  # of each arm, at least
     seconds: float = 2.0  # of each arm, at least
-    rounds: int = 5  # a window
-    most_windows: int = 6  # until all arms are stable, at least three
-    fresh: bool = True  # processes for each of the first three windows
+    rounds: int = 3  # a window
+    least_windows: int = 6  # the fewest whose ratios have a 95 % interval
+    most_windows: int = 8  # until all arms are stable
+    fresh: bool = True  # processes for each window
     scenarios: tuple[Scenario, ...] = SCENARIOS
     hop: float = 0.5  # seconds, of streams
     stream_seconds: float = 3.0  # of each test of streams

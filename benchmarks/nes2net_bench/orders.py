@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from nes2net_bench.arms import Arm, Device, Weights
+from nes2net_bench.arms import Arm, Device
 from nes2net_bench.memory import Memory
 
 
@@ -34,11 +34,10 @@ class Serve(msgspec.Struct, tag=True, frozen=True):
     seed: int = 0
 
 
-class MakePlain(msgspec.Struct, tag=True, frozen=True):
-    """Write the exporter's graph, as it comes, to a folder."""
+class MakeGraphs(msgspec.Struct, tag=True, frozen=True):
+    """Write the graphs of an arm that has none yet to its folder."""
 
-    weights: Weights
-    folder: str
+    arm: Arm
 
 
 class MeasurePeaks(msgspec.Struct, tag=True, frozen=True):
@@ -56,7 +55,7 @@ class CountWork(msgspec.Struct, tag=True, frozen=True):
     samples: int
 
 
-Order = Open | Run | Serve | MakePlain | MeasurePeaks | CountWork
+Order = Open | Run | Serve | MakeGraphs | MeasurePeaks | CountWork
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):

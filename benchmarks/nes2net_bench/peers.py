@@ -3,6 +3,7 @@
 Runs in a worker. Each library is imported where it is used, so that its cost is its arm's alone.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from nes2net_bench.arms import Arm, Kind, Weights
 from nes2net_bench.orders import Made
 from nes2net_runtime.audio import normalize
-from nes2net_runtime.bundle import read_bundle
+from nes2net_runtime.bundle import MANIFEST, Bundle, read_bundle
 from nes2net_runtime.errors import ProviderError
 
 Array = NDArray[np.float32]
@@ -101,16 +102,56 @@ def torch_detector(weights: Weights) -> Any:
     return load_detector(read_checkpoint(weights.checkpoint).state, config)
 
 
-def make_plain(weights: Weights, folder: Path) -> Made:
-    """Write the exporter's graph: torch.onnx as it is, one graph of the whole detector, no transforms."""
+def make_graphs(arm: Arm) -> Made:
+    """Write the graphs of an arm that users would make with its library's own tools."""
+    start = time.perf_counter()
+    assert arm.folder is not None
+    folder = Path(arm.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if arm.kind == "openvino":
+        assert arm.source is not None
+        _make_qdq(read_bundle(Path(arm.source)), folder)
+    else:
+        assert arm.weights is not None
+        _make_plain(arm.weights, folder, arm.precision == "int8")
+    return Made(time.perf_counter() - start)
+
+
+def _make_plain(weights: Weights, folder: Path, dynamic: bool) -> None:
+    """torch.onnx as it is, one graph of the whole detector; `dynamic`: INT8 of its products."""
     from nes2net_export.onnx_files import save
     from nes2net_export.trace import stage_specs, trace
 
-    start = time.perf_counter()
     ((spec, module),) = stage_specs(torch_detector(weights), single_graph=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    save(trace(spec, module, opset=20), folder / SINGLE, check=False)
-    return Made(time.perf_counter() - start)
+    plain = folder / (f"plain-{SINGLE}" if dynamic else SINGLE)
+    save(trace(spec, module, opset=20), plain, check=False)
+    if dynamic:
+        from onnxruntime.quantization import quantize_dynamic
+
+        quantize_dynamic(
+            plain, folder / SINGLE, op_types_to_quantize=["MatMul"], use_external_data_format=True
+        )
+        for file in folder.glob(f"{plain.name}*"):
+            file.unlink()
+
+
+def _make_qdq(bundle: Bundle, folder: Path) -> None:
+    """Q/DQ pairs around all convolutions and products, the form that OpenVINO's INT8 takes."""
+    import onnx
+
+    from nes2net_export.derive import HEAVY
+    from nes2net_export.onnx_files import save
+    from nes2net_export.probe import signal_probe
+    from nes2net_export.quantisers import for_engines
+
+    manifest = bundle.manifest
+    models = {stage.name: onnx.load(bundle.path / stage.file) for stage in manifest.stages}
+    probe = signal_probe(manifest.audio.window_samples)
+    quantiser = for_engines(manifest, models, HEAVY & models.keys(), probe)
+    models |= {stage: quantiser.convert(stage, names) for stage, names in quantiser.nodes.items()}
+    for stage in manifest.stages:
+        save(models[stage.name], folder / stage.file)
+    shutil.copy(bundle.path / MANIFEST, folder)
 
 
 def _open_plain(arm: Arm) -> OpenArm:

@@ -120,10 +120,10 @@ def _steady(arms: Sequence[ArmResult], reference: str) -> Section:
         drawn = plots_latency.ratios(arms, reference)
         pictures.append(Picture(drawn, f"Ratios to {reference}. {each}", f"Over {reference}"))
         rows = (
-            (arm.name, ratio(arm.ratio), ratio(arm.cpu_ratio), str(arm.ratio.rounds), _differs(arm))
+            (arm.name, ratio(arm.ratio), ratio(arm.cpu_ratio), str(arm.ratio.pairs), _differs(arm))
             for arm in arms
         )
-        tables.append(table((f"over {reference}", "wall time", "CPU time", "rounds", "differs"), rows))
+        tables.append(table((f"over {reference}", "wall time", "CPU time", "windows", "differs"), rows))
     unstable = ", ".join(arm.name for arm in arms if not arm.stable)
     return Section(
         "Latency, once it runs",

@@ -62,8 +62,10 @@ def roofline(peaks: Peaks, precision: str, macs: int, weights: int, seconds: flo
 
 
 def computes_in(precision: str, device: Device) -> str:
-    """What a precision is computed in: ONNX Runtime's CPU kernels turn float16 into float32."""
-    return "fp32" if (precision, device) == ("fp16", "cpu") else precision
+    """What a precision is computed in: ONNX Runtime's CPU kernels widen float16 and 4 bits."""
+    if device == "cpu":
+        return {"fp16": "fp32", "int4": "int8"}.get(precision, precision)
+    return precision
 
 
 def best_of(peaks: Peaks, again: Peaks) -> Peaks:

@@ -68,7 +68,7 @@ def latency_target(results: LatencyResults) -> str:
     ours = _find(results, "bundle", "fp16", "cuda")
     if eager is None or ours is None or results.plan.batches[0] != 1:
         return "UNKNOWN batch 1: needs PyTorch eager fp16 and a float16 bundle on cuda, at batch 1"
-    found = ratio(ours.rounds, eager.rounds)
+    found = ratio(ours.windows, eager.windows)
     stages: list[Any] = list((ours.receipt or {}).get("stages", []))  # type: ignore[call-overload]
     graphs = "with graphs" if stages and all(s["cuda_graph"] for s in stages) else "WITHOUT graphs"
     return (

@@ -30,13 +30,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """An arm's time over the reference's, of the same rounds."""
+    """An arm's time over the reference's, of measurements that were taken together."""
 
-    estimate: float  # median over rounds
+    estimate: float  # median over pairs
     low: float
     high: float
-    level: float  # that the interval has at least; fewer than 6 rounds can't have 95 %
-    rounds: int
+    level: float  # that the interval has at least; fewer than 6 pairs can't have 95 %
+    pairs: int
 
 
 def timing(seconds: Sequence[float]) -> Timing:
@@ -60,16 +60,16 @@ def timing(seconds: Sequence[float]) -> Timing:
 
 
 def ratio(arm: Sequence[float], reference: Sequence[float], level: float = LEVEL) -> Ratio:
-    """Median of the ratios of two arms, round by round, with a rank interval.
+    """Median of the ratios of two arms, pair by pair, with a rank interval.
 
-    A round's two values were taken one soon after the other, so a machine that slows down slows both. The
+    A pair's two values were taken one soon after the other, so a machine that slows down slows both. The
     interval is that of order statistics (sign test inverted): it supposes nothing of the distribution, not
-    even symmetry, only that rounds are drawn alike.
+    even symmetry, only that pairs are drawn alike.
     """
     ratios = np.asarray(arm, np.float64) / np.asarray(reference, np.float64)
     interval = quantile_test(ratios, q=1.0, p=0.5).confidence_interval(level)
     low, high = float(interval.low), float(interval.high)
-    if not (np.isfinite(low) and np.isfinite(high)):  # too few rounds for this level: all that was seen
+    if not (np.isfinite(low) and np.isfinite(high)):  # too few pairs for this level: all that was seen
         low, high, level = float(ratios.min()), float(ratios.max()), 1 - 2 * 0.5 ** len(ratios)
     return Ratio(median(ratios.tolist()), low, high, level, len(ratios))
 

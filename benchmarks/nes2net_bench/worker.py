@@ -14,7 +14,7 @@ from nes2net_bench.memory import process_memory
 from nes2net_bench.orders import (
     CountWork,
     Failed,
-    MakePlain,
+    MakeGraphs,
     MeasurePeaks,
     Open,
     Opened,
@@ -41,10 +41,10 @@ class Desk:
                 return self._run(order)
             case Serve():
                 return self._serve(order)
-            case MakePlain():
-                from nes2net_bench.peers import make_plain
+            case MakeGraphs():
+                from nes2net_bench.peers import make_graphs
 
-                return make_plain(order.weights, Path(order.folder))
+                return make_graphs(order.arm)
             case MeasurePeaks():
                 from nes2net_bench.roofline import measure_peaks
 

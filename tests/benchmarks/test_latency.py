@@ -40,6 +40,7 @@ FAST = Plan(
     runs=1,
     seconds=0.01,
     rounds=1,
+    least_windows=3,
     most_windows=3,
     fresh=False,
     scenarios=(),
@@ -82,7 +83,7 @@ def test_every_arm_has_its_figures(results: LatencyResults) -> None:
     for arm in results.arms:
         assert arm.wall.samples >= 2 and 0 < arm.wall.least <= arm.wall.p50 <= arm.wall.largest
         assert arm.wall.p99 is None  # of so few runs
-        assert len(arm.rounds) == arm.ratio.rounds and len(arm.windows) == 3
+        assert len(arm.rounds) == 6 and len(arm.windows) == arm.ratio.pairs == 3
         assert arm.ratio.low <= arm.ratio.estimate <= arm.ratio.high
         assert arm.real_time_factor == pytest.approx(arm.wall.p50 / 1e3 / (64_600 / 16_000))
         assert len(arm.load) == len(arm.first_run) == 1 and min(arm.load + arm.first_run) > 0
@@ -151,6 +152,8 @@ def test_a_machine_without_peers_names_each_with_its_reason(monkeypatch: pytest.
         "torch.compile fp32": torch,
         "torch.compile bf16": torch,
         "ONNX Runtime, plain export fp32": torch,
+        "ONNX Runtime, dynamic int8": torch,
+        "OpenVINO int8": "openvino is not installed: pip install openvino",
         "OpenVINO fp32": "openvino is not installed: pip install openvino",
         "OpenVINO bf16": "openvino is not installed: pip install openvino",
     }
@@ -184,7 +187,7 @@ def test_a_card_has_other_arms_of_which_each_is_named(monkeypatch: pytest.Monkey
         ("torch.compile fp16, CUDA graphs", "fp16", "reduce-overhead"),
         ("ONNX Runtime, plain export fp32", "fp32", None),
     ]
-    assert {each.reason for each in absent} == {"OpenVINO has no NVIDIA cards"}
+    assert {each.reason for each in absent} == {"OpenVINO has no NVIDIA cards", "its integers are for CPUs"}
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a card")
@@ -200,7 +203,7 @@ def test_without_a_card_nothing_is_measured_and_every_reason_is_one_line() -> No
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--peer", "jax"), "'jax' is not one of eager, compile, compile-bf16, openvino, plain"),
+        (("--peer", "jax"), "'jax' is not one of eager, compile, compile-bf16, openvino, plain, dynamic"),
         (("--scenario", "offline"), "'offline' is not one of"),
         (("--provider", "gpu"), "'gpu' is not one of auto, cpu, cuda"),
     ],
@@ -317,7 +320,7 @@ def test_torch_of_the_same_shape_where_the_checkpoint_is_not_known() -> None:
 def on_a_card(results: LatencyResults, ratio: float, share: float) -> LatencyResults:
     """The measured arms, as if a card had given them."""
     eager, ours = results.arms[0], next(arm for arm in results.arms if arm.kind == "bundle")
-    eager = replace(eager, name="PyTorch eager fp16", precision="fp16", rounds=[10.0] * 15)
+    eager = replace(eager, name="PyTorch eager fp16", precision="fp16", windows=[10.0] * 6)
     assert ours.roofline is not None and ours.receipt is not None
     stages = [{**stage, "provider": "cuda", "cuda_graph": True} for stage in ours.receipt["stages"]]
     roof = replace(ours.roofline, operations=share * 1e15)
@@ -326,7 +329,7 @@ def on_a_card(results: LatencyResults, ratio: float, share: float) -> LatencyRes
         ours,
         precision="fp16",
         provider="cuda",
-        rounds=[10.0 * ratio] * 15,
+        windows=[10.0 * ratio] * 6,
         receipt={"stages": stages},
         throughput=[Throughput(32, second, 32.0, 129.0, None, roof)],
     )
@@ -431,12 +434,14 @@ def test_compiled_and_plainly_exported_peers_compute_the_same(tmp_path: Path) ->
         "compile",
         "--peer",
         "plain",
+        "--peer",
+        "dynamic",
         "--scenario",
         "roofline",
         "--batch",
         "1",
     )
-    few = ("--runs", "1", "--seconds", "0.01", "--threads", "1")
+    few = ("--runs", "1", "--seconds", "0.01", "--threads", "1", "--windows", "3")
     file = tmp_path / "latency.json"
     done = run_latency(*options, *few, "-o", file)
     assert done.returncode == 0, done.stderr
@@ -450,5 +455,7 @@ def test_compiled_and_plainly_exported_peers_compute_the_same(tmp_path: Path) ->
         assert name in by_name, absent.get(name)
         difference = by_name[name].difference
         assert difference is not None and difference < 1e-4
+    integers = by_name["ONNX Runtime, dynamic int8"].difference
+    assert integers is not None and 1e-4 < integers < 5
     assert len(by_name[names[0]].load) == 3  # a fresh process for each window
     assert found.threads == [] and found.streams == [] and found.streaming == []

@@ -68,7 +68,7 @@ def test_a_machine_that_slows_both_arms_of_a_round_alike_changes_no_ratio(
     found = ratio([truth * slow for slow in drift], drift)
     assert found.estimate == pytest.approx(truth)
     assert (found.low, found.high) == (pytest.approx(truth), pytest.approx(truth))
-    assert found.level == 0.95 and found.rounds == len(drift)
+    assert found.level == 0.95 and found.pairs == len(drift)
 
 
 def test_few_rounds_give_all_that_was_seen_and_say_how_sure_that_is() -> None:
