@@ -1,8 +1,8 @@
 """`nes2net-run --tune`: which provider is fastest on this machine, for this bundle and this many threads.
 
 All that work here score one window, taking turns, so that a machine that slows down slows all of them. One
-is faster where the whole interval of the ratios of its turns to the reference's is below 1, and its scores
-are the CPU's.
+is faster where the whole interval of the ratios of its turns to the reference's is below 0.95, and its
+scores are the CPU's.
 """
 
 import random
@@ -24,6 +24,7 @@ from nes2net_runtime.tuning_cache import Candidate, Tuning, holds_for
 ROUNDS = 15
 # The 4th smallest and the 4th largest of 15 ratios enclose their median with 96 % (sign test).
 RANK = 4
+WORTH = 0.95  # what gains less is not worth a longer start and more memory
 TURN = 0.1  # seconds; a window that takes longer is a turn alone
 LEVELS = (0.5, 0.05, 0.005)  # of the noise whose scores are compared: loud, as speech is, quiet
 # Relative difference of scores that sums in another order may make; and where they end in a rounding.
@@ -60,7 +61,7 @@ def tune(bundle: Bundle, threads: int | None, advance: Callable[[], None] = lamb
                 agrees=bool(difference <= bound),
             )
         )
-    faster = [candidate for candidate in candidates if candidate.agrees and candidate.ratio[2] < 1]
+    faster = [candidate for candidate in candidates if candidate.agrees and candidate.ratio[2] < WORTH]
     best = min(faster, key=lambda candidate: candidate.ratio[0], default=None)
     return Tuning(
         holds_for=holds_for(bundle, opened["cpu"].threads),

@@ -42,7 +42,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     holds_for: list[str]
     created: str  # UTC, ISO 8601
     reference: Provider  # what `auto` takes on its own
-    fastest: Provider  # the reference, unless another one is faster beyond noise
+    fastest: Provider  # the reference, unless another one is clearly faster
     candidates: list[Candidate]
     absent: list[str]  # what could not be measured, and why
 
@@ -54,7 +54,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
             if candidate.provider == self.fastest != self.reference:
                 share, low, high = (f"{ratio:.2f}" for ratio in candidate.ratio)
                 return f"{self.fastest} takes {share} of {self.reference}'s time ({low} to {high}), {day}"
-        return f"nothing is faster than {self.reference} beyond noise, {day}"
+        return f"nothing is clearly faster than {self.reference}, {day}"
 
 
 def holds_for(bundle: Bundle, threads: int) -> list[str]:
