@@ -136,5 +136,5 @@ def _open_graphs(runtime: ModuleType, bundle: Bundle, provider: str, threads: in
                 cause = first_line(error.__cause__)
                 raise BundleError(f"{path}: ONNX Runtime can't load this stage ({cause})") from error
             raise
-    pipeline = OnHost(sessions, [stage.inputs[0].name for stage in stages])
+    pipeline = OnHost(sessions, bundle.manifest)
     return Loaded(provider, pipeline, stage_receipts(stages, sessions, "cpu", False))

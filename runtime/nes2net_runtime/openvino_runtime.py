@@ -82,7 +82,7 @@ def open_openvino(bundle: Bundle, threads: int) -> Loaded:
                 engine=None,
             )
         )
-    return Loaded("openvino", OnHost(sessions, [stage.inputs[0].name for stage in stages]), receipts)
+    return Loaded("openvino", OnHost(sessions, bundle.manifest), receipts)
 
 
 def _compile(core: Any, graph: Path, settings: Mapping[str, str]) -> Any:
