@@ -40,7 +40,18 @@ OTHERS: Final = frozenset(
     {"Abs", "Add", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape"}
     | {"DequantizeLinear", "Div", "DynamicQuantizeLinear", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten"}
     | {"Gather", "GatherND", "Gelu", "Identity", "LayerNormalization", "Log", "Max", "Min", "Mul", "Neg"}
-    | {"Pow", "QuantizeLinear", "Range", "ReduceMean", "ReduceSum", "Reciprocal", "Relu", "Reshape", "Selu"}
+    | {
+        "Pad",
+        "Pow",
+        "QuantizeLinear",
+        "Range",
+        "ReduceMean",
+        "ReduceSum",
+        "Reciprocal",
+        "Relu",
+        "Reshape",
+        "Selu",
+    }
     | {"Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose"}
     | {"Unsqueeze", "Where"}
 )
@@ -205,8 +216,9 @@ class _Constants:
     def parameters(self) -> int:
         """Elements of what torch calls parameters: no running statistics, scales, zero points, numbers."""
         elements = 0
+        found = {n.output[1] for n in self.graph.node if n.op_type == "DynamicQuantizeLinear"}  # scales
         for node in self.graph.node:  # by use: the exporter stores equal tensors once
-            if node.op_type in SAME_VALUES or node.op_type == "QuantizeLinear":
+            if node.op_type in SAME_VALUES or node.op_type == "QuantizeLinear" or found & {*node.input}:
                 continue
             own = 3 if node.op_type == "BatchNormalization" else None
             read = (self.stored[self.source[name]] for name in node.input[:own] if name in self.source)

@@ -3,7 +3,6 @@
 Runs in a worker. Each library is imported where it is used, so that its cost is its arm's alone.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from nes2net_bench.arms import Arm, Kind, Weights
 from nes2net_bench.orders import Made
 from nes2net_runtime.audio import normalize
-from nes2net_runtime.bundle import MANIFEST, Bundle, read_bundle
+from nes2net_runtime.bundle import Bundle, read_bundle
+from nes2net_runtime.bundle_writer import list_files, write_manifest
 from nes2net_runtime.errors import ProviderError
 
 Array = NDArray[np.float32]
@@ -151,7 +151,7 @@ def _make_qdq(bundle: Bundle, folder: Path) -> None:
     models |= {stage: quantiser.convert(stage, names) for stage, names in quantiser.nodes.items()}
     for stage in manifest.stages:
         save(models[stage.name], folder / stage.file)
-    shutil.copy(bundle.path / MANIFEST, folder)
+    write_manifest(folder, manifest.with_files(list_files(folder)))
 
 
 def _open_plain(arm: Arm) -> OpenArm:

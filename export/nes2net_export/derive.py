@@ -76,7 +76,7 @@ def derive(
             kept += [f"{name}/{node}" for node in quantiser.nodes[name] if node not in nodes]
             if nodes:
                 derived[name] = quantiser.convert(name, nodes)
-                precisions[name] = quantiser.precisions[name]
+                precisions[name] = "int4" if nodes & quantiser.four_bit[name] else "int8"
     measured = {**derived}
     if form in ("fp16", "int8-fp16"):
         say("overflow of float16", None)

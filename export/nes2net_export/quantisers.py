@@ -1,13 +1,14 @@
 """Two ways to make the products of a float32 bundle's stages integer ones: for CPUs, and for GPU engines.
 
     for_cpus      encoder: 8 bits, scales from audio, so that a frame does not depend on its window
-                  context: 8 bits, scales found as it runs; or 4-bit weights
+                  context: 8 bits, scales found as it runs; or 4-bit weights of its products
     for_engines   Q/DQ pairs with scales from audio, signed and symmetric, as TensorRT wants them
 
 What is left in float32 is chosen by sensitivity.py.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import onnx
@@ -15,8 +16,14 @@ import onnx
 from nes2net_export.activations import ranges_inside
 from nes2net_export.drift import Models
 from nes2net_export.probe import Probe
-from nes2net_export.transforms import block_weights, integer_products, quantize_linear, unfold
-from nes2net_runtime.manifest import Manifest, Precision, StageName
+from nes2net_export.transforms import (
+    block_weights,
+    integer_convolution,
+    integer_products,
+    quantize_linear,
+    unfold,
+)
+from nes2net_runtime.manifest import Manifest, StageName
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Quantiser:
     """Nodes that can be quantised, by stage, and what quantises some of them."""
 
     nodes: Mapping[StageName, Mapping[str, tuple[int, ...]]]  # name -> the shape of its weight
-    precisions: Mapping[StageName, Precision]  # of a stage with such nodes
+    four_bit: Mapping[StageName, AbstractSet[str]]  # those of them that get 4-bit weights; the others INT8
     convert: Callable[[StageName, Collection[str]], onnx.ModelProto]
 
 
@@ -41,7 +48,11 @@ def for_cpus(
     The feature encoder needs scales from `speech` (or weights that mean nothing); else it stays as it is.
     """
     framed = {stage: {product.name for product in unfold.products(models[stage])} for stage in heavy}
-    nodes = {s: _shapes(models[s], integer_products.products(models[s])) for s in heavy}
+    grouped = {stage: integer_convolution.grouped(models[stage]) for stage in heavy}
+    nodes = {
+        stage: _shapes(models[stage], [*integer_products.products(models[stage]), *grouped[stage]])
+        for stage in heavy
+    }
     if not speech:
         nodes = {s: {name: of[name] for name in of.keys() - framed[s]} for s, of in nodes.items()}
     sources = {stage: integer_products.sources(models[stage]) for stage in heavy}
@@ -51,12 +62,14 @@ def for_cpus(
     ranges = ranges_inside(manifest, models, static, probe.calibrate)
 
     def convert(stage: StageName, names: Collection[str]) -> onnx.ModelProto:
-        model = integer_products.apply(models[stage], framed[stage] & {*names}, ranges[stage])
+        model = integer_convolution.apply(models[stage], names)
+        model = integer_products.apply(model, framed[stage] & {*names}, ranges[stage])
         rest = {*names} - framed[stage]
         return block_weights.apply(model, block, rest) if block else integer_products.apply(model, rest)
 
-    four = {stage for stage in heavy if block and nodes[stage].keys() - framed[stage]}
-    return Quantiser(nodes, {s: "int4" if s in four else "int8" for s in heavy}, convert)
+    whole = {s: framed[s] | {node.name for node in grouped[s]} for s in heavy}  # convolutions
+    four_bit = {s: nodes[s].keys() - whole[s] if block else set() for s in heavy}
+    return Quantiser(nodes, four_bit, convert)
 
 
 def for_engines(manifest: Manifest, models: Models, heavy: frozenset[StageName], probe: Probe) -> Quantiser:
@@ -70,7 +83,7 @@ def for_engines(manifest: Manifest, models: Models, heavy: frozenset[StageName],
         return quantize_linear.apply(models[stage], largest, names)
 
     nodes = {stage: _shapes(models[stage], quantisable[stage]) for stage in heavy}
-    return Quantiser(nodes, dict.fromkeys(heavy, "int8"), convert)
+    return Quantiser(nodes, {stage: set() for stage in heavy}, convert)
 
 
 def _shapes(model: onnx.ModelProto, nodes: Collection[onnx.NodeProto]) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nes2net_export.activations import inside
-from nes2net_export.drift import Models, mean_drift, score_models
+from nes2net_export.drift import BOUNDS, Models, mean_drift, score_models
 from nes2net_export.output import Say
 from nes2net_export.probe import Probe
 from nes2net_export.quantisers import Quantiser
@@ -82,7 +82,8 @@ def quantised_nodes(
     """The nodes that can be quantised, by stage: all, where scores then drift by no more than AIM of `bound`.
 
     Else those with weights of one shape, in one stage, go together: each group is measured alone; then they
-    join, the least harmful first, while the drift allows it.
+    join, the least harmful first, while the drift allows it. A larger bound than INT8's is for 4-bit weights
+    alone: they bring memory, and 8 bits that do harm bring little.
     """
     windows = probe.compare[:COMPARED]
     groups: defaultdict[tuple[StageName, tuple[int, ...]], set[str]] = defaultdict(set)
@@ -98,16 +99,16 @@ def quantised_nodes(
         return mean_drift(before, score_models(manifest, derived, windows, _part(say, f"integers: {what}")))
 
     before = score_models(manifest, models, windows, _part(say, "float32"))
+    eight = AIM * min(bound, BOUNDS["int8"])
     every: Chosen = {stage: {*nodes} for stage, nodes in quantiser.nodes.items()}
-    if drift_of(every, "all products") <= AIM * bound:
+    if drift_of(every, "all products") <= eight:
         return every
     alone = {group: drift_of({group[0]: names}, _in_words(group)) for group, names in groups.items()}
     chosen: Chosen = {stage: set() for stage in quantiser.nodes}
     for group in sorted(alone, key=lambda group: alone[group]):
-        if alone[group] > AIM * bound:
-            break
+        most = AIM * bound if groups[group] <= quantiser.four_bit[group[0]] else eight
         more = {**chosen, group[0]: chosen[group[0]] | groups[group]}
-        if drift_of(more, f"with {_in_words(group)}") <= AIM * bound:
+        if alone[group] <= most and drift_of(more, f"with {_in_words(group)}") <= most:
             chosen = more
     return chosen
 

@@ -84,5 +84,6 @@ def _frames_of_a_piece(manifest: Manifest) -> int | None:
     """Frames whose largest activation has CACHED bytes; None: the encoder is not a stage of its own."""
     if manifest.stages[0].name != "encoder":
         return None
-    channels = (manifest.model.get("conv_channels") or [WIDEST])[0]
-    return max(1, int(CACHED // (POSITIONS * channels * np.float32().itemsize)))
+    channels = manifest.model.get("conv_channels") or [WIDEST]
+    largest = max(width * POSITIONS >> layer for layer, width in enumerate(channels))
+    return max(1, CACHED // (int(largest) * np.float32().itemsize))

@@ -19,6 +19,8 @@ from nes2net_bench.macs_report import macs_report
 from nes2net_bench.macs_torch import config_of, modules_macs
 from nes2net_export.models.config import ModelConfig
 from nes2net_export.models.nes2net import Nes2Net
+from nes2net_export.probe import signal_probe
+from nes2net_export.quantisers import for_cpus
 from nes2net_export.random_models import WAVLM_LARGE, XLSR_300M
 from nes2net_export.source import load_source
 from nes2net_export.state_dict import Untold
@@ -162,6 +164,23 @@ def test_integer_operators_are_products(tmp_path: Path) -> None:
         after = graph_macs(model, stage.name, plain.input_shape)
         assert [p.macs for p in after.products] == [p.macs for p in plain.products]
         assert any(p.type in ("INT8", "UINT8") for p in after.products)
+
+
+@pytest.mark.parametrize("block", [None, 32])
+def test_graphs_for_cpus_do_the_same_work(block: int | None) -> None:
+    """Unfolded, fused, in integers, with 4-bit weights: the MACs and parameters of the float32 graphs."""
+    bundle = read_bundle(DEMO)
+    models = {s.name: onnx.load(bundle.path / s.file) for s in bundle.manifest.stages}
+    heavy = frozenset(models) - {"backend"}
+    quantiser = for_cpus(bundle.manifest, models, heavy, signal_probe(8_000), block, True)
+    plain = [graph_macs(models[s.stage], s.stage, s.input_shape) for s in bundle_macs(bundle, 64_600)]
+    for before in plain[:2]:
+        model = quantiser.convert(before.stage, quantiser.nodes[before.stage])
+        after = graph_macs(model, before.stage, before.input_shape)
+        assert (after.macs, after.parameters) == (before.macs, before.parameters)
+        assert {p.type for p in after.products} >= {"INT4" if block and before.stage == "context" else "INT8"}
+        assert after.weight_bytes < before.weight_bytes / 2
+        assert {p.layer for p in after.products} == {p.layer for p in before.products}
 
 
 def small_graph(operator: str = "Relu") -> onnx.ModelProto:

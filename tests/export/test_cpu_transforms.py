@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from nes2net_export.transforms import block_weights, column_sums, fuse_qkv, integer_products, unfold
+from nes2net_export.transforms import (
+    block_weights,
+    column_sums,
+    fuse_qkv,
+    integer_convolution,
+    integer_products,
+    unfold,
+)
 
 FLOAT = TensorProto.FLOAT
 LARGEST_SUM = 32_767  # of two products, where AVX2 adds them in 16 bits
@@ -208,6 +215,36 @@ def test_bytes_are_moved_in_place_of_floats() -> None:
     np.testing.assert_allclose(run(quantised, x), expected, atol=0.05 * np.abs(expected).max())
 
 
+@given(
+    *(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 3, 16, 17, 40])),
+    *(st.integers(0, 20), st.booleans(), st.integers(0, 2**32 - 1)),
+)
+@settings(deadline=None, max_examples=40)
+def test_integer_convolutions_are_what_their_scales_say(
+    inputs: int, outputs: int, batch: int, kernel: int, pad: int, bias: bool, seed: int
+) -> None:
+    """Two groups, any number of taps, padded as the convolution is."""
+    weight = draw(seed, 2 * outputs, inputs, kernel)
+    constants = {"w": weight} | ({"b": draw(seed + 1, 2 * outputs)} if bias else {})
+    node = helper.make_node("Conv", ["x", *constants], ["y"], name="conv", group=2, pads=[pad, pad + 1])
+    model = graph_of([node], ["batch", 2 * inputs, "time"], ["batch", 2 * outputs, "frames"], **constants)
+    quantised = integer_convolution.apply(model)
+    onnx.checker.check_model(quantised, full_check=True)
+    x = draw(seed + 2, batch, 2 * inputs, kernel + 5)
+    scale, zero = integer_products.activation_scale(float(x.min()), float(x.max()))
+    values, scales = integer_products.weight_bytes(weight.reshape(len(weight), -1).T)
+    held = graph_of(
+        [node],
+        ["batch", 2 * inputs, "time"],
+        ["batch", 2 * outputs, "frames"],
+        **{**constants, "w": (values * scales).T.reshape(weight.shape).astype(np.float32)},
+    )
+    expected = run(held, rounded(x, scale, zero).astype(np.float32))
+    actual = run(quantised, x)
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, atol=scale * np.abs(weight).max() * 1.1 + 1e-4)
+
+
 def test_products_of_few_inputs_stay_as_they_are() -> None:
     """The first convolution hears ten samples of the waveform; 8 bits would be noise."""
     assert integer_products.products(product(draw(0, 10, 512))) == []
@@ -245,7 +282,7 @@ def test_products_with_four_bit_weights_run() -> None:
 def test_transforms_leave_their_argument_as_it_was() -> None:
     for model in (encoder([(16, 16, 3, 2)], True, True), attention_inputs(0.125), product(draw(0, 32, 8))):
         before = model.SerializeToString(deterministic=True)
-        for transform in (unfold, fuse_qkv, column_sums, integer_products):
+        for transform in (unfold, fuse_qkv, column_sums, integer_products, integer_convolution):
             transform.apply(model)
         block_weights.apply(model, 16)
         assert model.SerializeToString(deterministic=True) == before
