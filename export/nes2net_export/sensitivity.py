@@ -23,6 +23,7 @@ OVERFLOW = 65504 / 4  # a quarter of float16's largest: other audio may get larg
 HEARD = 8  # windows that overflow is looked for on
 COMPARED = 40  # windows that choices are measured on
 AIM = 0.75  # of the bound: other audio may drift more
+HALF_AIM = 0.5  # the same of float16, whose islands cost little
 LEAST_GAIN = 0.9  # a further island must bring the drift below this share of what it was
 
 
@@ -31,8 +32,8 @@ def float16_islands(
 ) -> Chosen:
     """What stays float32 in the stages of `half`, which become float16; `models` are all stages, in float32.
 
-    First what overflows. Then, while scores drift by more than AIM of `bound`, the operator type that helps
-    most, in all stages.
+    First what overflows. Then, while scores drift by more than HALF_AIM of `bound`, the operator type that
+    helps most, in all stages; products with weights of one shape, in one stage, are types of their own.
     """
     windows = probe.compare[:COMPARED]
 
@@ -43,21 +44,37 @@ def float16_islands(
         advance = _part(say, f"float16: {what}")
         return mean_drift(before, score_models(manifest, derived, windows, advance))
 
-    def with_type(operator: str) -> Chosen:
-        return {stage: {*nodes, operator} for stage, nodes in islands.items()}
+    def with_kind(kind: str) -> Chosen:
+        return {stage: nodes | kinds[kind].get(stage, set()) for stage, nodes in islands.items()}
 
     before = score_models(manifest, models, windows, _part(say, "float32"))
     islands = overflowing(manifest, models, half, probe)
     drift = drift_of(islands, "all nodes")
-    operators = {node.op_type for stage in half for node in models[stage].graph.node} - rounding.MOVES
-    while drift > AIM * bound and operators:
-        drifts = {o: drift_of(with_type(o), f"{o} in float32") for o in sorted(operators)}
-        best = min(drifts, key=lambda operator: drifts[operator])
+    kinds = _kinds(models, half)
+    while drift > HALF_AIM * bound and kinds:
+        drifts = {kind: drift_of(with_kind(kind), f"{kind} in float32") for kind in sorted(kinds)}
+        best = min(drifts, key=lambda kind: drifts[kind])
         if not drifts[best] < LEAST_GAIN * drift:
             break
-        islands, drift = with_type(best), drifts[best]
-        operators.discard(best)
+        islands, drift = with_kind(best), drifts[best]
+        del kinds[best]
     return islands
+
+
+def _kinds(models: Models, stages: frozenset[StageName]) -> dict[str, Chosen]:
+    """Nodes that compute, by what they have in common: operator, stage and shape of weights."""
+    kinds: defaultdict[str, Chosen] = defaultdict(dict)
+    for stage in stages:
+        weights = {tensor.name: tuple(tensor.dims) for tensor in models[stage].graph.initializer}
+        for node in models[stage].graph.node:
+            if node.op_type in rounding.MOVES:
+                continue
+            shape = weights.get(node.input[1]) if node.op_type in ("Conv", "MatMul") else None
+            if shape is None:
+                kinds[node.op_type].setdefault(stage, set()).add(node.op_type)
+            else:
+                kinds[_in_words((stage, shape))].setdefault(stage, set()).add(node.name)
+    return kinds
 
 
 def overflowing(manifest: Manifest, models: Models, half: frozenset[StageName], probe: Probe) -> Chosen:

@@ -8,6 +8,8 @@ import pytest
 import soundfile
 
 from nes2net_runtime import AudioError, Detector
+from nes2net_runtime.bundle import DEMO
+from nes2net_runtime.ort_sessions import cpu_session
 from nes2net_runtime.sessions import normalize
 
 
@@ -115,3 +117,13 @@ def test_receipt_says_what_ran(detector) -> None:
         assert stage.nodes.keys() == {"cpu"} and stage.nodes["cpu"] > 10
     assert receipt.load_seconds > 0
     assert receipt.threads >= 1
+
+
+def test_frames_of_long_audio_are_those_of_its_parts() -> None:
+    """The encoder hears long audio in pieces, of a length that depends on its channels."""
+    stages = Detector(threads=1).stages
+    waveform = np.random.default_rng(0).standard_normal(40 * 16_000 + 123).astype(np.float32)
+    frames = stages.encode(waveform)
+    assert frames.shape[1] == (len(waveform) - 400) // 320 + 1
+    whole = cpu_session(DEMO / "encoder.onnx", 1).run(None, {"waveform": waveform[None]})[0]
+    np.testing.assert_allclose(frames, whole, rtol=1e-4, atol=1e-5)
