@@ -13,6 +13,8 @@ command -v pulseaudio >/dev/null || missing="$missing pulseaudio"
 # a browser that looks at the pages
 { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null ||
     missing="$missing chromium"
+# an older processor: INT8 must be right on it
+command -v qemu-x86_64 >/dev/null || missing="$missing qemu-user"
 
 if [ -z "$missing" ]; then
     echo "system packages: nothing to install"

@@ -1,6 +1,11 @@
 """Graph transforms for CPUs: exact ones against the graph they replace, approximate ones against NumPy."""
 
+import platform
+import shutil
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -197,6 +202,34 @@ def test_sums_of_bytes_do_not_saturate_in_16_bits() -> None:
     expected = np.full((2, 16), 192)
     for ranges in (None, {"x": (0.0, 3.0)}):
         np.testing.assert_allclose(run(integer_products.apply(product(weight), ranges=ranges), x), expected)
+
+
+OLDER = """
+import sys
+import numpy as np, onnx, onnxruntime
+model = onnx.load(sys.argv[1])
+session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+print(session.run(None, {"x": np.full((2, 64), 3, np.float32)})[0].max())
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("qemu-x86_64") is None or platform.machine() != "x86_64",
+    reason="no qemu-x86_64 to be an older processor: scripts/system-packages.sh",
+)
+@pytest.mark.parametrize("ranges", [None, {"x": (0.0, 3.0)}], ids=["dynamic", "static"])
+@pytest.mark.parametrize(("largest", "right"), [(63, True), (127, False)])
+def test_on_a_processor_with_avx2_alone(
+    largest: int, right: bool, ranges: dict | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime's kernels on an emulated Haswell: exact with 7 bits a weight, half of it with 8."""
+    monkeypatch.setattr(integer_products, "LARGEST", largest)
+    model = integer_products.apply(product(np.ones((64, 16), np.float32)), ranges=ranges)
+    onnx.save(model, tmp_path / "product.onnx")
+    command = ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", OLDER, tmp_path / "product.onnx"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (float(done.stdout) == pytest.approx(192, rel=1e-5)) == right
 
 
 def test_bytes_are_moved_in_place_of_floats() -> None:
