@@ -33,7 +33,7 @@ from nes2net_bench.documents import document, publish
 from nes2net_bench.extras import extras
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.commands import Exit, one_line_errors
-from nes2net_runtime.providers import Provider
+from nes2net_runtime.inference.providers import Provider
 from nes2net_runtime.segments import SegmentRule
 from nes2net_runtime.threads import usable_threads
 

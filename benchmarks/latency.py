@@ -45,7 +45,7 @@ from nes2net_calib.progress import scoring_progress
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.commands import one_line_errors
 from nes2net_runtime.errors import CheckpointError
-from nes2net_runtime.providers import Provider
+from nes2net_runtime.inference.providers import Provider
 from nes2net_runtime.threads import usable_threads
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -14,8 +14,8 @@ import msgspec
 
 import nes2net_export
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
+from nes2net_runtime.inference.providers import Provider
 from nes2net_runtime.manifest import Source
-from nes2net_runtime.providers import Provider
 
 Device = Literal["cpu", "cuda"]
 Kind = Literal["bundle", "eager", "compile", "openvino", "plain"]

@@ -30,7 +30,7 @@ from nes2net_runtime import AudioError, Detector
 from nes2net_runtime.audio import SAMPLE_RATE, read_blocks
 from nes2net_runtime.bundle import Bundle
 from nes2net_runtime.errors import ProtocolError, ProviderError
-from nes2net_runtime.providers import Provider
+from nes2net_runtime.inference.providers import Provider
 from nes2net_runtime.segments import SegmentRule
 
 SIGNALS_A_TASK = 8  # a killed run loses as many a worker

@@ -8,8 +8,8 @@ from typing import Any
 
 from nes2net_bench.nvml import open_nvml
 from nes2net_runtime.commands import installed_versions
-from nes2net_runtime.nvidia import find_driver
-from nes2net_runtime.providers import DISTRIBUTIONS
+from nes2net_runtime.inference.nvidia import find_driver
+from nes2net_runtime.inference.providers import DISTRIBUTIONS
 from nes2net_runtime.threads import cgroup_cpus, physical_cores, usable_threads
 
 CPUS = Path("/sys/devices/system/cpu")

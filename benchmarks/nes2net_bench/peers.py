@@ -50,7 +50,7 @@ def _open_bundle(arm: Arm) -> OpenArm:
     from dataclasses import asdict
 
     from nes2net_runtime import Detector
-    from nes2net_runtime.providers import import_onnxruntime
+    from nes2net_runtime.inference.providers import import_onnxruntime
 
     assert arm.provider is not None
     detector = Detector(arm.folder, arm.provider, arm.threads)
@@ -156,7 +156,7 @@ def _make_qdq(bundle: Bundle, folder: Path) -> None:
 
 def _open_plain(arm: Arm) -> OpenArm:
     """ONNX Runtime as its documentation shows it: default options, all but the number of threads."""
-    from nes2net_runtime.providers import EXECUTION_PROVIDERS, import_onnxruntime, load_cuda
+    from nes2net_runtime.inference.providers import EXECUTION_PROVIDERS, import_onnxruntime, load_cuda
 
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
@@ -181,7 +181,7 @@ def _open_plain(arm: Arm) -> OpenArm:
 
 def _open_openvino(arm: Arm) -> OpenArm:
     """A bundle's ONNX stages in OpenVINO, with its hints for one request at a time."""
-    from nes2net_runtime.openvino_runtime import import_openvino
+    from nes2net_runtime.inference.openvino_runtime import import_openvino
 
     openvino = import_openvino()
     assert arm.folder is not None

@@ -20,7 +20,7 @@ import numpy as np
 from nes2net_bench.arms import Device
 from nes2net_bench.orders import Peak, Peaks, Work
 from nes2net_runtime.bundle import read_bundle
-from nes2net_runtime.ort_sessions import first_line
+from nes2net_runtime.inference.ort_sessions import first_line
 
 SIZE = {"cpu": 2048, "cuda": 8192}  # of square products
 COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
@@ -155,7 +155,7 @@ def _onnx_product(precision: str, size: int, threads: int) -> Run:
     import onnx
     from onnx import helper, numpy_helper
 
-    from nes2net_runtime.ort_sessions import cpu_session
+    from nes2net_runtime.inference.ort_sessions import cpu_session
 
     draw = np.random.default_rng(0)
     if precision == "int8":

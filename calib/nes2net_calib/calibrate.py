@@ -20,11 +20,11 @@ from nes2net_runtime import BundleError, Detector, ProtocolError
 from nes2net_runtime.bundle import MANIFEST, Bundle
 from nes2net_runtime.bundle_writer import add_calibration, check_free, new_bundle
 from nes2net_runtime.detector import MAX_FULL
+from nes2net_runtime.inference.providers import Provider
 from nes2net_runtime.manifest import (
     CalibrationRule,
     Streaming,
 )
-from nes2net_runtime.providers import Provider
 
 SHOWN = 20  # problems
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.commands import installed_versions, one_line_errors, run_app
 from nes2net_runtime.errors import Nes2NetError, ProtocolError
+from nes2net_runtime.inference.providers import DISTRIBUTIONS, Provider
 from nes2net_runtime.manifest import (
     CalibrationRule,
 )
-from nes2net_runtime.providers import DISTRIBUTIONS, Provider
 
 if TYPE_CHECKING:
     from nes2net_calib.protocols import Protocol

@@ -10,11 +10,11 @@ import msgspec
 from platformdirs import user_cache_path
 
 from nes2net_runtime.commands import installed_versions
+from nes2net_runtime.inference.providers import DISTRIBUTIONS
 from nes2net_runtime.manifest import (
     CalibrationRule,
     Manifest,
 )
-from nes2net_runtime.providers import DISTRIBUTIONS
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True):

@@ -22,7 +22,6 @@ from nes2net_calib.protocols import Protocol, Trial
 from nes2net_calib.rules import EvidenceError
 from nes2net_calib.scoring import seconds as seconds_of
 from nes2net_runtime import Detector, Score
-from nes2net_runtime.alerts import Alerts
 from nes2net_runtime.audio import SAMPLE_RATE, Samples, read_blocks
 from nes2net_runtime.detector import MIN_SPEECH, STREAM_HOP
 from nes2net_runtime.manifest import (
@@ -31,6 +30,7 @@ from nes2net_runtime.manifest import (
     Streaming,
     StreamingEvidence,
 )
+from nes2net_runtime.streaming.alerts import Alerts
 
 DELAY = 4.0  # seconds, the median at most
 LEAD = 8.0  # seconds of bona fide speech before a change

@@ -15,8 +15,8 @@ from nes2net_export.transforms import taps
 from nes2net_export.transforms.graph import element_types
 from nes2net_export.transforms.integer_products import Range
 from nes2net_runtime.audio import Samples, normalize
+from nes2net_runtime.inference.ort_sessions import cpu_session
 from nes2net_runtime.manifest import Manifest, StageName
-from nes2net_runtime.ort_sessions import cpu_session
 from nes2net_runtime.threads import usable_threads
 
 CLIP = 99.99  # percentile of a window that 8 bits reach up to, and 0.01 down to; beyond, they clip

@@ -20,8 +20,8 @@ from nes2net_export.transforms import float16, rounding
 from nes2net_runtime.bundle import MANIFEST, Bundle, sha256
 from nes2net_runtime.commands import installed_versions
 from nes2net_runtime.errors import BundleError, ParityError
+from nes2net_runtime.inference.providers import DISTRIBUTIONS as RUNTIMES
 from nes2net_runtime.manifest import Manifest, Precision, StageName
-from nes2net_runtime.providers import DISTRIBUTIONS as RUNTIMES
 
 Form = Literal["fp16", "int8", "int4", "int8-fp16"]  # the last for GPU engines: float16 for what is not INT8
 PRECISIONS: dict[Form, Precision] = {"fp16": "fp16", "int8": "int8", "int4": "int4", "int8-fp16": "int8"}

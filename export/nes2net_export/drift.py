@@ -12,8 +12,8 @@ from nes2net_export.onnx_files import save
 from nes2net_export.probe import Probe
 from nes2net_runtime.audio import Samples, normalize
 from nes2net_runtime.errors import ParityError
+from nes2net_runtime.inference.ort_sessions import cpu_session
 from nes2net_runtime.manifest import Calibration, Drift, Manifest, Precision, StageName
-from nes2net_runtime.ort_sessions import cpu_session
 from nes2net_runtime.threads import usable_threads
 
 Scores = NDArray[np.float64]

@@ -17,6 +17,7 @@ from nes2net_export.trace import StageSpec, stage_specs, trace
 from nes2net_export.transforms import column_sums, fuse_qkv, simplify, unfold
 from nes2net_runtime.audio import SAMPLE_RATE
 from nes2net_runtime.commands import installed_versions
+from nes2net_runtime.inference.providers import DISTRIBUTIONS as RUNTIMES
 from nes2net_runtime.manifest import (
     SCHEMA,
     Audio,
@@ -25,7 +26,6 @@ from nes2net_runtime.manifest import (
     Stage,
     Tensor,
 )
-from nes2net_runtime.providers import DISTRIBUTIONS as RUNTIMES
 
 # Exact ones, each for what it finds of its kind in a stage.
 TRANSFORMS = (simplify.apply, unfold.apply, fuse_qkv.apply, column_sums.apply)

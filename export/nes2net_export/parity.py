@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from nes2net_export.models.detector import Detector
 from nes2net_runtime.audio import normalize
 from nes2net_runtime.errors import ParityError
+from nes2net_runtime.inference.ort_sessions import cpu_session
 from nes2net_runtime.manifest import (
     Parity,
     ParityCase,
     Stage,
 )
-from nes2net_runtime.ort_sessions import cpu_session
 from nes2net_runtime.threads import usable_threads
 
 BOUND = 1e-3

@@ -16,15 +16,15 @@ from nes2net_runtime.audio import Channels
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.commands import Exit, installed_versions, one_line_errors, run_app
 from nes2net_runtime.detector import Detector
-from nes2net_runtime.engine_opening import KINDS
 from nes2net_runtime.files_command import FileOptions, run_files
+from nes2net_runtime.inference.engine_opening import KINDS
+from nes2net_runtime.inference.providers import DISTRIBUTIONS, Provider, available_providers
 from nes2net_runtime.info import damaged_files, write_info
 from nes2net_runtime.live_command import LiveOptions, choose_source, parse_device, run_live
-from nes2net_runtime.microphone import device_lines, input_devices
 from nes2net_runtime.output import Format, OutputOptions
-from nes2net_runtime.providers import DISTRIBUTIONS, Provider, available_providers
 from nes2net_runtime.segments import MIN_SAMPLES, SegmentRule
-from nes2net_runtime.sources import FORMATS
+from nes2net_runtime.streaming.microphone import device_lines, input_devices
+from nes2net_runtime.streaming.sources import FORMATS
 from nes2net_runtime.tune_command import run_tune
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")

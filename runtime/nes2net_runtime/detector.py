@@ -23,16 +23,16 @@ from nes2net_runtime.audio import (
 from nes2net_runtime.bundle import DEMO, Bundle, read_bundle
 from nes2net_runtime.decisions import pick_calibration, usable_calibrations
 from nes2net_runtime.errors import AudioError
+from nes2net_runtime.inference.providers import Provider
+from nes2net_runtime.inference.receipt import Receipt
+from nes2net_runtime.inference.sessions import Stages
 from nes2net_runtime.manifest import (
     Calibration,
 )
-from nes2net_runtime.providers import Provider
-from nes2net_runtime.receipt import Receipt
 from nes2net_runtime.results import FileResult, Score
 from nes2net_runtime.segments import MIN_SAMPLES, Cut, Segment, SegmentRule, cut, round_hop
-from nes2net_runtime.sessions import Stages
-from nes2net_runtime.stream import PIECE, Stream
-from nes2net_runtime.voice_activity import VoiceActivity
+from nes2net_runtime.streaming.stream import PIECE, Stream
+from nes2net_runtime.streaming.voice_activity import VoiceActivity
 
 WINDOWS_HOP = 2.0  # seconds
 STREAM_HOP = 0.5  # seconds

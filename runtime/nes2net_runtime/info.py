@@ -10,17 +10,17 @@ import msgspec
 
 from nes2net_runtime.bundle import Bundle, sha256
 from nes2net_runtime.decisions import CALIBRATE
-from nes2net_runtime.engines import limits_of
 from nes2net_runtime.errors import ProviderError
+from nes2net_runtime.inference.engines import limits_of
+from nes2net_runtime.inference.nvidia import Driver, find_driver
+from nes2net_runtime.inference.openvino_runtime import import_openvino, openvino_version, processor
+from nes2net_runtime.inference.providers import available_providers, import_onnxruntime, onnxruntime_owners
+from nes2net_runtime.inference.receipt import Receipt
 from nes2net_runtime.manifest import (
     Engine,
     Manifest,
     Streaming,
 )
-from nes2net_runtime.nvidia import Driver, find_driver
-from nes2net_runtime.openvino_runtime import import_openvino, openvino_version, processor
-from nes2net_runtime.providers import available_providers, import_onnxruntime, onnxruntime_owners
-from nes2net_runtime.receipt import Receipt
 from nes2net_runtime.threads import usable_threads
 
 

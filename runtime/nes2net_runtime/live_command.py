@@ -11,33 +11,33 @@ from threading import Event as Flag
 
 import typer
 
-from nes2net_runtime.alerts import Alerts, usual_rule
 from nes2net_runtime.audio import SAMPLE_RATE
 from nes2net_runtime.commands import own_stderr
 from nes2net_runtime.decisions import CALIBRATE
 from nes2net_runtime.detector import MIN_SPEECH, STREAM_HOP, Detector
 from nes2net_runtime.info import receipt_lines
-from nes2net_runtime.live import Sinks, Totals, listen
-from nes2net_runtime.live_output import (
+from nes2net_runtime.live.loop import Sinks, Totals, listen
+from nes2net_runtime.live.on_alert import OnAlert
+from nes2net_runtime.live.output import (
     live_totals_line,
     make_event_writer,
     make_label_writer,
     meaning_of_alerts,
 )
-from nes2net_runtime.live_report import Report
-from nes2net_runtime.live_view import LiveView
+from nes2net_runtime.live.recorder import Recorder
+from nes2net_runtime.live.report import Report
+from nes2net_runtime.live.view import LiveView
 from nes2net_runtime.manifest import (
     AlertRule,
     Manifest,
 )
 from nes2net_runtime.memory import steady_memory
-from nes2net_runtime.microphone import Device, Microphone
-from nes2net_runtime.on_alert import OnAlert
 from nes2net_runtime.output import OutputOptions, open_output, open_results, refuse_overwriting, write_record
-from nes2net_runtime.recorder import Recorder
 from nes2net_runtime.records import ErrorRecord, ReceiptRecord, StreamSummary, SummaryRecord, printable
 from nes2net_runtime.segments import FRAME_HOP
-from nes2net_runtime.sources import FileSource, LiveSource, PipeSource, RawFormat, Source
+from nes2net_runtime.streaming.alerts import Alerts, usual_rule
+from nes2net_runtime.streaming.microphone import Device, Microphone
+from nes2net_runtime.streaming.sources import FileSource, LiveSource, PipeSource, RawFormat, Source
 
 
 @dataclass(frozen=True)

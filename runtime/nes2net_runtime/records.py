@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from nes2net_runtime.alerts import Alert
 from nes2net_runtime.decisions import Label
-from nes2net_runtime.receipt import Receipt
+from nes2net_runtime.inference.receipt import Receipt
 from nes2net_runtime.results import FileResult, Outage, Score
+from nes2net_runtime.streaming.alerts import Alert
 
 SCHEMA = 1
 SCHEMA_FILE = Path(__file__).parent / "records.schema.json"

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from nes2net_runtime.bundle import Bundle
-from nes2net_runtime.tuning import ROUNDS, tune
-from nes2net_runtime.tuning_cache import Tuning, make_folder, write_tuning
+from nes2net_runtime.inference.tuning import ROUNDS, tune
+from nes2net_runtime.inference.tuning_cache import Tuning, make_folder, write_tuning
 
 
 def run_tune(bundle: Bundle, threads: int | None, as_json: bool, out: TextIO) -> None:

@@ -28,7 +28,7 @@ from nes2net_export.transforms import quantize_linear
 from nes2net_runtime import Detector
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.bundle_writer import list_files, write_manifest
-from nes2net_runtime.engines import check_engine, stage_hashes, this_platform
+from nes2net_runtime.inference.engines import check_engine, stage_hashes, this_platform
 
 TEN = "10.16.1.11"
 CARDS = ["8.0", "8.6", "8.9", "12.0", "12.1"]

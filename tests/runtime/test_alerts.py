@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nes2net_runtime import Score
-from nes2net_runtime.alerts import PAUSE, Alert, Alerts, usual_rule
 from nes2net_runtime.manifest import (
     AlertRule,
 )
+from nes2net_runtime.streaming.alerts import PAUSE, Alert, Alerts, usual_rule
 
 HOP = 0.5
 

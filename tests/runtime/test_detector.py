@@ -9,8 +9,8 @@ import soundfile
 
 from nes2net_runtime import AudioError, Detector
 from nes2net_runtime.bundle import DEMO
-from nes2net_runtime.ort_sessions import cpu_session
-from nes2net_runtime.sessions import normalize
+from nes2net_runtime.inference.ort_sessions import cpu_session
+from nes2net_runtime.inference.sessions import normalize
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from stand_ins.onnxruntime_gpu import CUDA, Machine
 
 from nes2net_runtime import Detector, ProviderError
 from nes2net_runtime.bundle import DEMO, read_bundle
-from nes2net_runtime.device_binding import LANES, SEEN, OnDevice
-from nes2net_runtime.loaded import JOIN
-from nes2net_runtime.ort_sessions import cpu_session
-from nes2net_runtime.providers import import_onnxruntime
+from nes2net_runtime.inference.device_binding import LANES, SEEN, OnDevice
+from nes2net_runtime.inference.loaded import JOIN
+from nes2net_runtime.inference.ort_sessions import cpu_session
+from nes2net_runtime.inference.providers import import_onnxruntime
 
 SAME = 1e-5
 WINDOW = 64_600

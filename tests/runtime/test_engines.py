@@ -16,7 +16,7 @@ from stand_ins.onnxruntime_gpu import CUDA, RTX, TENSORRT
 from nes2net_runtime import BundleError, Detector, ProviderError
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.bundle_writer import list_files, write_manifest
-from nes2net_runtime.engines import wrapped_engine
+from nes2net_runtime.inference.engines import wrapped_engine
 
 SAME = 1e-5
 WINDOW = 64_600

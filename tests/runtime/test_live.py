@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nes2net_runtime import Detector
-from nes2net_runtime.live import next_hop
+from nes2net_runtime.live.loop import next_hop
 from nes2net_runtime.records import SCHEMA_FILE
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())

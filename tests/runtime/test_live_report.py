@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nes2net_runtime.alerts import Alert
 from nes2net_runtime.bundle import DEMO, read_bundle
-from nes2net_runtime.live import Event
-from nes2net_runtime.live_history import BIN, MOST_BINS, MOST_EVENTS, Envelope, Weightiest
-from nes2net_runtime.live_picture import draw
-from nes2net_runtime.live_report import Report
+from nes2net_runtime.live.history import BIN, MOST_BINS, MOST_EVENTS, Envelope, Weightiest
+from nes2net_runtime.live.loop import Event
+from nes2net_runtime.live.picture import draw
+from nes2net_runtime.live.report import Report
 from nes2net_runtime.manifest import (
     AlertRule,
 )
 from nes2net_runtime.results import Outage, Score
+from nes2net_runtime.streaming.alerts import Alert
 
 RULE = AlertRule(smoothing=0.0, patience=0.0, alert_llr=-3.0, clear_llr=0.5)
 ANY_ALERT = ("--alert-llr", "50", "--clear-llr", "60", "--patience", "0")

@@ -24,8 +24,8 @@ import soxr
 import nes2net_runtime
 from nes2net_runtime import Detector
 from nes2net_runtime.errors import DeviceError
-from nes2net_runtime.microphone import import_sounddevice
 from nes2net_runtime.records import SCHEMA_FILE
+from nes2net_runtime.streaming.microphone import import_sounddevice
 
 SINK = "module-null-sink sink_name=vmic rate=48000 channels=1 format=float32le norewinds=1"
 RATE = 48_000

@@ -5,7 +5,7 @@ import ctypes
 import pytest
 from stand_ins.nvidia_driver import LIBRARY, Libcuda, loader
 
-from nes2net_runtime.nvidia import Card, Driver, find_driver
+from nes2net_runtime.inference.nvidia import Card, Driver, find_driver
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from nes2net_runtime import on_alert
-from nes2net_runtime.alerts import Alert
-from nes2net_runtime.on_alert import AT_ONCE, OnAlert
+from nes2net_runtime.live import on_alert
+from nes2net_runtime.live.on_alert import AT_ONCE, OnAlert
 from nes2net_runtime.records import SCHEMA_FILE
 from nes2net_runtime.results import Outage, Score
+from nes2net_runtime.streaming.alerts import Alert
 
 ANY_ALERT = ("--alert-llr", "50", "--clear-llr", "60", "--patience", "0")
 RAISED = Alert("raised", 1.0, 5.0, 5.0, -8.0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nes2net_runtime.processor import processor
+from nes2net_runtime.inference.processor import processor
 
 X86 = "processor\t: 0\nmodel name\t: {0}\ncpu family\t: 25\nmodel\t\t: 17\nstepping\t: 1\nflags\t\t: fpu\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nes2net_runtime import Detector, ProviderError
-from nes2net_runtime.providers import PROVIDERS, available_providers
+from nes2net_runtime.inference.providers import PROVIDERS, available_providers
 from nes2net_runtime.threads import cgroup_cpus, physical_cores, usable_threads
 
 

@@ -12,7 +12,7 @@ import soundfile
 import soxr
 
 import nes2net_runtime
-from nes2net_runtime.recorder import Recorder
+from nes2net_runtime.live.recorder import Recorder
 from nes2net_runtime.results import Outage
 
 SAME = 1e-4  # DESIGN.md 5

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nes2net_runtime.ring import Lost, Ring
+from nes2net_runtime.streaming.ring import Lost, Ring
 
 # What one side or the other does next; sizes around the capacities below.
 WRITES = st.tuples(st.just("write"), st.integers(0, 70))

@@ -18,8 +18,16 @@ import soundfile
 
 import nes2net_runtime
 from nes2net_runtime import AudioError
-from nes2net_runtime.ring import OVERFLOW
-from nes2net_runtime.sources import BACKLOG, FileSource, Gap, LiveSource, PipeSource, RawFormat, Source
+from nes2net_runtime.streaming.ring import OVERFLOW
+from nes2net_runtime.streaming.sources import (
+    BACKLOG,
+    FileSource,
+    Gap,
+    LiveSource,
+    PipeSource,
+    RawFormat,
+    Source,
+)
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(nes2net_runtime.__file__).parents[1])}
 SUBTYPES = {"s16le": "PCM_16", "s32le": "PCM_32", "f32le": "FLOAT", "u8": "PCM_U8"}  # as libsndfile has them

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nes2net_runtime.tape import Tape
+from nes2net_runtime.streaming.tape import Tape
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 4000)), max_size=30))

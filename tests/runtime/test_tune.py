@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 from nes2net_runtime import Detector
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.cli import app
-from nes2net_runtime.tuning import RANK, ROUNDS
-from nes2net_runtime.tuning_cache import Candidate, Tuning, holds_for, make_folder, write_tuning
+from nes2net_runtime.inference.tuning import RANK, ROUNDS
+from nes2net_runtime.inference.tuning_cache import Candidate, Tuning, holds_for, make_folder, write_tuning
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def other_version(tuning: Tuning, path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def other_processor(tuning: Tuning, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nes2net_runtime.tuning_cache.processor", lambda: "another")
+    monkeypatch.setattr("nes2net_runtime.inference.tuning_cache.processor", lambda: "another")
 
 
 def other_content(tuning: Tuning, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nes2net_runtime.voice_activity import VoiceActivity
+from nes2net_runtime.streaming.voice_activity import VoiceActivity
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 SECOND = 16_000

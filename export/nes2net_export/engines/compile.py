@@ -17,11 +17,11 @@ from nes2net_export.engines.tensorrt import TensorRT
 from nes2net_export.engines.wrapper import wrap
 from nes2net_export.output import Say
 from nes2net_runtime.bundle import sha256
-from nes2net_runtime.engines import covers, this_platform
 from nes2net_runtime.errors import ParityError, ProviderError
 from nes2net_runtime.external_data import external_locations
+from nes2net_runtime.inference.engines import covers, this_platform
+from nes2net_runtime.inference.nvidia import Card, Driver, find_driver
 from nes2net_runtime.manifest import Audio, Engine, Manifest, Stage
-from nes2net_runtime.nvidia import Card, Driver, find_driver
 
 FOLDER = "engines"
 ON_REQUEST = "7.5"  # Turing: TensorRT-RTX has no float32 matrix products for it

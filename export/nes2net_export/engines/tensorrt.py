@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Literal
 
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.nvidia import find_driver
+from nes2net_runtime.inference.nvidia import find_driver
 
 Kind = Literal["trt", "trt-rtx"]
 MODULES: dict[Kind, str] = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}

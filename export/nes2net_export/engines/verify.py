@@ -10,10 +10,10 @@ from nes2net_export.output import Say
 from nes2net_export.probe import signal_probe
 from nes2net_runtime.bundle import Bundle
 from nes2net_runtime.errors import ParityError, ProviderError
-from nes2net_runtime.native_tensorrt import import_tensorrt
-from nes2net_runtime.nvidia import find_driver
-from nes2net_runtime.providers import Provider, import_onnxruntime, linked_tensorrt, plugin_tensorrt
-from nes2net_runtime.sessions import Stages
+from nes2net_runtime.inference.native_tensorrt import import_tensorrt
+from nes2net_runtime.inference.nvidia import find_driver
+from nes2net_runtime.inference.providers import Provider, import_onnxruntime, linked_tensorrt, plugin_tensorrt
+from nes2net_runtime.inference.sessions import Stages
 
 PROVIDERS: dict[str, Provider] = {"trt": "tensorrt", "trt-rtx": "trt-rtx"}
 FLOAT32 = 0.02  # bound of the mean drift of float32 engines, which may compute in TF32

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.bundle_writer import list_files, write_manifest
-from nes2net_runtime.engines import stage_hashes, this_platform
+from nes2net_runtime.inference.engines import stage_hashes, this_platform
 from nes2net_runtime.manifest import Engine
 from stand_ins import nvidia_driver, onnxruntime_gpu
 from stand_ins import tensorrt as native_tensorrt

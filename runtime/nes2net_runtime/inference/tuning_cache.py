@@ -14,13 +14,13 @@ from pathlib import Path
 import msgspec
 
 from nes2net_runtime.bundle import Bundle
-from nes2net_runtime.engines import stage_hashes
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.nvidia import find_driver
-from nes2net_runtime.plugins import PLUGINS
-from nes2net_runtime.processor import processor
-from nes2net_runtime.providers import DISTRIBUTIONS, Provider, installed
-from nes2net_runtime.user_cache import user_cache
+from nes2net_runtime.inference.engines import stage_hashes
+from nes2net_runtime.inference.nvidia import find_driver
+from nes2net_runtime.inference.plugins import PLUGINS
+from nes2net_runtime.inference.processor import processor
+from nes2net_runtime.inference.providers import DISTRIBUTIONS, Provider, installed
+from nes2net_runtime.inference.user_cache import user_cache
 
 LIBRARIES = ("openvino", "tensorrt", "tensorrt-rtx")
 SUFFIXES = ("", "-cu12", "-cu13")  # of NVIDIA's distributions

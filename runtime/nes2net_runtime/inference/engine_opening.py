@@ -5,9 +5,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from nes2net_runtime import engine_cache
 from nes2net_runtime.bundle import Bundle
-from nes2net_runtime.engines import (
+from nes2net_runtime.errors import ProviderError
+from nes2net_runtime.inference import engine_cache
+from nes2net_runtime.inference.engines import (
     check_engine,
     limits_of,
     misfit,
@@ -15,14 +16,13 @@ from nes2net_runtime.engines import (
     runs_with,
     stage_hashes,
 )
-from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.loaded import Loaded, on_device, stage_receipts
+from nes2net_runtime.inference.loaded import Loaded, on_device, stage_receipts
+from nes2net_runtime.inference.native_tensorrt import OnTensorRT, import_tensorrt
+from nes2net_runtime.inference.nvidia import Driver
+from nes2net_runtime.inference.ort_sessions import open_session
+from nes2net_runtime.inference.providers import linked_tensorrt, plugin_tensorrt
+from nes2net_runtime.inference.receipt import EngineReceipt, StageReceipt
 from nes2net_runtime.manifest import Engine, Stage
-from nes2net_runtime.native_tensorrt import OnTensorRT, import_tensorrt
-from nes2net_runtime.nvidia import Driver
-from nes2net_runtime.ort_sessions import open_session
-from nes2net_runtime.providers import linked_tensorrt, plugin_tensorrt
-from nes2net_runtime.receipt import EngineReceipt, StageReceipt
 
 KINDS: dict[str, Literal["trt", "trt-rtx"]] = {"tensorrt": "trt", "trt-rtx": "trt-rtx"}
 CUDA_GRAPH = {"tensorrt": "trt_cuda_graph_enable", "trt-rtx": "enable_cuda_graph"}

@@ -9,9 +9,9 @@ from threading import Thread
 
 import msgspec
 
-from nes2net_runtime.alerts import Alert
-from nes2net_runtime.live import Event
+from nes2net_runtime.live.loop import Event
 from nes2net_runtime.records import alert_record
+from nes2net_runtime.streaming.alerts import Alert
 
 AT_ONCE = 4
 SECONDS = 60.0  # that a command may take; then it is killed

@@ -4,15 +4,15 @@ import csv
 from collections.abc import Callable
 from typing import TextIO
 
-from nes2net_runtime.alerts import Alert
 from nes2net_runtime.decisions import CALIBRATE
-from nes2net_runtime.live import Event
+from nes2net_runtime.live.loop import Event
 from nes2net_runtime.manifest import (
     AlertRule,
 )
 from nes2net_runtime.output import Format, clock, count, probability, write_record
 from nes2net_runtime.records import SummaryRecord, alert_record, gap_record, printable, score_record
 from nes2net_runtime.results import Outage, Score
+from nes2net_runtime.streaming.alerts import Alert
 
 EventWriter = Callable[[Event], None]
 

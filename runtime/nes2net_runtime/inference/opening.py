@@ -16,18 +16,24 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from nes2net_runtime.bundle import Bundle
-from nes2net_runtime.engine_opening import KINDS, build_engines, built_here, has_engines, open_engines
-from nes2net_runtime.engines import no_card
 from nes2net_runtime.errors import BundleError, ProviderError
-from nes2net_runtime.loaded import Loaded, on_device, stage_receipts
-from nes2net_runtime.native_tensorrt import import_tensorrt
-from nes2net_runtime.nvidia import find_driver
-from nes2net_runtime.openvino_runtime import open_openvino
-from nes2net_runtime.ort_sessions import CUDA_OPTIONS, first_line, open_session, openvino_options
-from nes2net_runtime.pipeline import OnHost
-from nes2net_runtime.plugins import PLUGINS, plugin_device
-from nes2net_runtime.providers import Provider, available_providers, import_onnxruntime, is_built_in
-from nes2net_runtime.tuning_cache import read_tuning
+from nes2net_runtime.inference.engine_opening import (
+    KINDS,
+    build_engines,
+    built_here,
+    has_engines,
+    open_engines,
+)
+from nes2net_runtime.inference.engines import no_card
+from nes2net_runtime.inference.loaded import Loaded, on_device, stage_receipts
+from nes2net_runtime.inference.native_tensorrt import import_tensorrt
+from nes2net_runtime.inference.nvidia import find_driver
+from nes2net_runtime.inference.openvino_runtime import open_openvino
+from nes2net_runtime.inference.ort_sessions import CUDA_OPTIONS, first_line, open_session, openvino_options
+from nes2net_runtime.inference.pipeline import OnHost
+from nes2net_runtime.inference.plugins import PLUGINS, plugin_device
+from nes2net_runtime.inference.providers import Provider, available_providers, import_onnxruntime, is_built_in
+from nes2net_runtime.inference.tuning_cache import read_tuning
 
 # What `auto` takes of what works, where --tune measured nothing faster.
 ORDER: tuple[Provider, ...] = ("tensorrt", "trt-rtx", "cuda", "cpu")

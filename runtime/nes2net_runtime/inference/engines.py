@@ -18,8 +18,8 @@ from pathlib import PurePosixPath
 
 from nes2net_runtime.bundle import Bundle, check_place
 from nes2net_runtime.errors import BundleError
+from nes2net_runtime.inference.nvidia import Card, Driver
 from nes2net_runtime.manifest import Engine, Stage
-from nes2net_runtime.nvidia import Card, Driver
 from nes2net_runtime.protobuf import Buffer, fields, numbers
 
 # What an EPContext node may say beside the engine's name. onnx_model_filename, a second file, is not here.

@@ -17,7 +17,7 @@ import numpy as np
 
 from nes2net_runtime.audio import RATES, SAMPLE_RATE, Samples, audio_info, read_blocks
 from nes2net_runtime.errors import AudioError
-from nes2net_runtime.ring import Lost, Ring
+from nes2net_runtime.streaming.ring import Lost, Ring
 
 BLOCK = 0.1  # seconds that a source gives at once, where it can
 PIPE = "pipe raw PCM into it: arecord -f S16_LE -r 16000 | nes2net-run -"

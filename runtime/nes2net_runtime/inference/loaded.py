@@ -7,13 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nes2net_runtime.device_binding import OnDevice
-from nes2net_runtime.engines import Limits
+from nes2net_runtime.inference.device_binding import OnDevice
+from nes2net_runtime.inference.engines import Limits
+from nes2net_runtime.inference.ort_sessions import device_of, library_of, nodes_by_provider, open_session
+from nes2net_runtime.inference.pipeline import Pipeline
+from nes2net_runtime.inference.providers import EXECUTION_PROVIDERS, our_name
+from nes2net_runtime.inference.receipt import EngineReceipt, StageReceipt
 from nes2net_runtime.manifest import Stage
-from nes2net_runtime.ort_sessions import device_of, library_of, nodes_by_provider, open_session
-from nes2net_runtime.pipeline import Pipeline
-from nes2net_runtime.providers import EXECUTION_PROVIDERS, our_name
-from nes2net_runtime.receipt import EngineReceipt, StageReceipt
 
 JOIN = Path(__file__).parent / "join.onnx"  # tests/runtime/test_device_binding.py draws it
 

@@ -16,10 +16,10 @@ import numpy as np
 from nes2net_runtime.audio import Samples
 from nes2net_runtime.bundle import Bundle
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.opening import ORDER
-from nes2net_runtime.providers import PROVIDERS, Provider, available_providers
-from nes2net_runtime.sessions import Stages
-from nes2net_runtime.tuning_cache import Candidate, Tuning, holds_for
+from nes2net_runtime.inference.opening import ORDER
+from nes2net_runtime.inference.providers import PROVIDERS, Provider, available_providers
+from nes2net_runtime.inference.sessions import Stages
+from nes2net_runtime.inference.tuning_cache import Candidate, Tuning, holds_for
 
 ROUNDS = 15
 # The 4th smallest and the 4th largest of 15 ratios enclose their median with 96 % (sign test).

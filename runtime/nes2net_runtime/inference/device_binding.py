@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.ort_sessions import first_line
-from nes2net_runtime.pipeline import Array, Frames
+from nes2net_runtime.inference.ort_sessions import first_line
+from nes2net_runtime.inference.pipeline import Array, Frames
 
 LANES = 16  # at most: each holds its buffers, and its graphs, as long as the detector lives
 SEEN = 64  # shapes that are remembered while they wait to come again

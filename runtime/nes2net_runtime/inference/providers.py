@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Literal, get_args
 
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.plugins import PLUGINS
+from nes2net_runtime.inference.plugins import PLUGINS
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "trt-rtx", "openvino", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)

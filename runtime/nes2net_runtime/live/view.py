@@ -15,15 +15,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nes2net_runtime.alerts import Alert
-from nes2net_runtime.live import Event, Status
-from nes2net_runtime.live_output import event_line
+from nes2net_runtime.live.loop import Event, Status
+from nes2net_runtime.live.output import event_line
 from nes2net_runtime.manifest import (
     AlertRule,
 )
 from nes2net_runtime.output import clock, count
 from nes2net_runtime.records import printable
 from nes2net_runtime.results import Outage, Score
+from nes2net_runtime.streaming.alerts import Alert
 
 MINUTE = 60  # columns of the score line, one a second
 FRAMES_PER_SECOND = 5

@@ -19,8 +19,8 @@ from typing import Any
 
 from nes2net_runtime.audio import Samples
 from nes2net_runtime.errors import DeviceError
-from nes2net_runtime.ring import Lost, Ring
-from nes2net_runtime.sources import BACKLOG, BLOCK, Gap, unread
+from nes2net_runtime.streaming.ring import Lost, Ring
+from nes2net_runtime.streaming.sources import BACKLOG, BLOCK, Gap, unread
 
 RATES = (48_000, 44_100, 16_000)  # tried in turn: resampling is better done here than in a sound server
 BLOCKS_PER_SECOND = 50

@@ -12,13 +12,12 @@ from pathlib import Path
 from string import Template
 from typing import TextIO
 
-from nes2net_runtime.alerts import Alert, Alerts
 from nes2net_runtime.audio import SAMPLE_RATE, Samples
 from nes2net_runtime.commands import installed_versions
-from nes2net_runtime.live import Event
-from nes2net_runtime.live_history import BIN, Envelope, Weightiest
-from nes2net_runtime.live_output import meaning_of_alerts
-from nes2net_runtime.live_picture import draw, signed
+from nes2net_runtime.live.history import BIN, Envelope, Weightiest
+from nes2net_runtime.live.loop import Event
+from nes2net_runtime.live.output import meaning_of_alerts
+from nes2net_runtime.live.picture import draw, signed
 from nes2net_runtime.manifest import (
     AlertRule,
     Manifest,
@@ -26,8 +25,9 @@ from nes2net_runtime.manifest import (
 from nes2net_runtime.output import clock, count
 from nes2net_runtime.records import printable
 from nes2net_runtime.results import Outage, Score
+from nes2net_runtime.streaming.alerts import Alert, Alerts
 
-PAGE = Path(__file__).parent / "live_report.html"
+PAGE = Path(__file__).parent / "report.html"
 NO_LINE = "<p class=note>No line: no full window yet, not enough speech in it, or silence.</p>"
 
 

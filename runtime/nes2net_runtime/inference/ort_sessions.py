@@ -7,8 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.plugins import PLUGINS, plugin_device
-from nes2net_runtime.providers import (
+from nes2net_runtime.inference.plugins import PLUGINS, plugin_device
+from nes2net_runtime.inference.providers import (
     EXECUTION_PROVIDERS,
     import_onnxruntime,
     installed,

@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nes2net_runtime.engines import Limits
 from nes2net_runtime.errors import ProviderError
+from nes2net_runtime.inference.engines import Limits
+from nes2net_runtime.inference.user_cache import user_cache
 from nes2net_runtime.manifest import Stage
 from nes2net_runtime.segments import FRAME_HOP, MIN_SAMPLES
-from nes2net_runtime.user_cache import user_cache
 
 COMPLETE = "complete"
 BATCH = 8  # windows at once, at most

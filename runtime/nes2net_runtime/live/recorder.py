@@ -12,7 +12,7 @@ import soundfile
 
 from nes2net_runtime.audio import SAMPLE_RATE, Samples
 from nes2net_runtime.errors import AudioError
-from nes2net_runtime.live import Event
+from nes2net_runtime.live.loop import Event
 from nes2net_runtime.results import Outage
 
 

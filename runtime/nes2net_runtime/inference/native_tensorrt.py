@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.pipeline import Array, Frames
+from nes2net_runtime.inference.pipeline import Array, Frames
 
 FLOAT = np.dtype(np.float32).itemsize
 MODULES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}

@@ -16,13 +16,13 @@ from threading import Event as Flag
 
 import numpy as np
 
-from nes2net_runtime.alerts import Alert, Alerts
 from nes2net_runtime.audio import SAMPLE_RATE, Samples, resampler
 from nes2net_runtime.errors import AudioError
 from nes2net_runtime.memory import tidy_memory
 from nes2net_runtime.results import Outage, Score
-from nes2net_runtime.sources import Gap, Source
-from nes2net_runtime.stream import Stream
+from nes2net_runtime.streaming.alerts import Alert, Alerts
+from nes2net_runtime.streaming.sources import Gap, Source
+from nes2net_runtime.streaming.stream import Stream
 
 SETTLE = 0.8  # how fast running means follow: share of the old value that is kept
 TIDY = 60.0  # seconds of the stream between two times that memory is tidied

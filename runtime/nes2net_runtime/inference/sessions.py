@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from nes2net_runtime.audio import Samples, normalize
 from nes2net_runtime.bundle import Bundle
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.loaded import Loaded
-from nes2net_runtime.opening import open_auto, open_stages
-from nes2net_runtime.pipeline import Frames
-from nes2net_runtime.providers import Provider, import_onnxruntime
-from nes2net_runtime.receipt import Receipt
+from nes2net_runtime.inference.loaded import Loaded
+from nes2net_runtime.inference.opening import open_auto, open_stages
+from nes2net_runtime.inference.pipeline import Frames
+from nes2net_runtime.inference.providers import Provider, import_onnxruntime
+from nes2net_runtime.inference.receipt import Receipt
 from nes2net_runtime.threads import usable_threads
 
 

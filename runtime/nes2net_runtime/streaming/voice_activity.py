@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from nes2net_runtime.audio import Samples
-from nes2net_runtime.ort_sessions import cpu_session
-from nes2net_runtime.tape import Tape
+from nes2net_runtime.inference.ort_sessions import cpu_session
+from nes2net_runtime.streaming.tape import Tape
 
 MODEL = Path(__file__).parent / "silero_vad" / "silero_vad_16k_sequence.onnx"
 STEP = 512  # samples at 16 kHz

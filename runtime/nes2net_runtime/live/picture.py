@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from math import ceil, floor, log10
 
-from nes2net_runtime.alerts import PAUSE, Alert
-from nes2net_runtime.live_history import Bin, Envelope
+from nes2net_runtime.live.history import Bin, Envelope
 from nes2net_runtime.manifest import (
     AlertRule,
 )
 from nes2net_runtime.output import clock
 from nes2net_runtime.results import Outage
+from nes2net_runtime.streaming.alerts import PAUSE, Alert
 
 WAVE, TOP, BOTTOM, HEIGHT = 80, 116, 316, 342  # the picture's parts from above, pixels
 LANES = {"alert": 86, "gap": 96}  # where marks are

@@ -24,15 +24,15 @@ import numpy as np
 from nes2net_runtime.audio import SAMPLE_RATE, Samples
 from nes2net_runtime.decisions import decide, pick_calibration
 from nes2net_runtime.errors import AudioError
+from nes2net_runtime.inference.pipeline import Frames
+from nes2net_runtime.inference.sessions import Stages
 from nes2net_runtime.manifest import (
     Calibration,
 )
-from nes2net_runtime.pipeline import Frames
 from nes2net_runtime.results import Score
 from nes2net_runtime.segments import FRAME_HOP, MIN_SAMPLES, SegmentRule, repeat_to
-from nes2net_runtime.sessions import Stages
-from nes2net_runtime.tape import Tape
-from nes2net_runtime.voice_activity import VoiceActivity
+from nes2net_runtime.streaming.tape import Tape
+from nes2net_runtime.streaming.voice_activity import VoiceActivity
 
 PIECE = 16_000  # samples taken at once, so that memory does not depend on how much is fed
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from nes2net_runtime.bundle import Bundle
 from nes2net_runtime.errors import ProviderError
-from nes2net_runtime.loaded import Loaded
-from nes2net_runtime.ort_sessions import openvino_settings
-from nes2net_runtime.pipeline import Array, OnHost
-from nes2net_runtime.receipt import StageReceipt
+from nes2net_runtime.inference.loaded import Loaded
+from nes2net_runtime.inference.ort_sessions import openvino_settings
+from nes2net_runtime.inference.pipeline import Array, OnHost
+from nes2net_runtime.inference.receipt import StageReceipt
 
 DEVICE = "CPU"
 
