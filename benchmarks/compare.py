@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nes2net_bench.compare import Comparing, compare_documents, sorted_changes, summary
-from nes2net_bench.report_documents import load
+from nes2net_bench.report.compare import Comparing, compare_documents, sorted_changes, summary
+from nes2net_bench.report.documents import load
 from nes2net_runtime.commands import Exit, one_line_errors
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

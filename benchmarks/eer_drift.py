@@ -38,13 +38,13 @@ from nes2net_runtime.segments import SegmentRule
 from nes2net_runtime.threads import usable_threads
 
 with extras("bench,cpu"):
-    from nes2net_bench.conditions import CLEAN, condition
-    from nes2net_bench.drift import METRICS, Comparison
-    from nes2net_bench.drift_curves import det_figure
-    from nes2net_bench.drift_intervals import RESAMPLES, Paired
-    from nes2net_bench.drift_report import DriftReport, drift_report
-    from nes2net_bench.drift_scores import Scoring, local_workers, ray_workers
-    from nes2net_bench.drift_sets import WARNING, float16_of, pieces
+    from nes2net_bench.drift.conditions import CLEAN, condition
+    from nes2net_bench.drift.curves import det_figure
+    from nes2net_bench.drift.intervals import RESAMPLES, Paired
+    from nes2net_bench.drift.measure import METRICS, Comparison
+    from nes2net_bench.drift.results import DriftReport, drift_report
+    from nes2net_bench.drift.scores import Scoring, local_workers, ray_workers
+    from nes2net_bench.drift.sets import WARNING, float16_of, pieces
     from nes2net_calib.cli import check_split
     from nes2net_calib.output import dcf_costs
     from nes2net_calib.plots import png, svg

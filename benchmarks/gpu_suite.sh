@@ -72,5 +72,5 @@ if [ -n "$dry" ] || [ -d "$work/xlsr-300m-int8-trt.nes2net" ]; then
 fi
 run "$bin/python" benchmarks/latency.py "$@" --device cuda --batch 1 --batch 8 --batch 32 --runs 200 \
     --seconds 5 -o "$results"
-run "$bin/python" -m nes2net_bench.targets "$results"
+run "$bin/python" -m nes2net_bench.latency.targets "$results"
 echo "results: $results"

@@ -26,7 +26,8 @@ from typing import Annotated, Any, cast, get_args
 import typer
 from rich.console import Console
 
-from nes2net_bench.arms import (
+from nes2net_bench.documents import document, publish
+from nes2net_bench.latency.arms import (
     DEFAULT_PEERS,
     PEERS,
     PROVIDERS,
@@ -36,11 +37,10 @@ from nes2net_bench.arms import (
     find_weights,
     peer_arms,
 )
-from nes2net_bench.documents import document, publish
-from nes2net_bench.latency import measure_latency
-from nes2net_bench.latency_results import SCENARIOS, Plan, Scenario
-from nes2net_bench.latency_table import show
-from nes2net_bench.watch import Watch
+from nes2net_bench.latency.measure import measure_latency
+from nes2net_bench.latency.results import SCENARIOS, Plan, Scenario
+from nes2net_bench.latency.table import show
+from nes2net_bench.latency.watch import Watch
 from nes2net_calib.progress import scoring_progress
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.commands import one_line_errors

@@ -33,10 +33,10 @@ from nes2net_runtime.detector import STREAM_HOP
 from nes2net_runtime.segments import MIN_SAMPLES, round_hop
 
 with extras("export,bench,cpu"):
-    from nes2net_bench.macs import Product, StageMacs, bundle_macs, graph_macs
-    from nes2net_bench.macs_paper import AASIST, BackendRow, saving
-    from nes2net_bench.macs_report import OVERLAP, MacsReport, macs_report
-    from nes2net_bench.macs_torch import config_of
+    from nes2net_bench.macs.graphs import Product, StageMacs, bundle_macs, graph_macs
+    from nes2net_bench.macs.modules import config_of
+    from nes2net_bench.macs.paper import AASIST, BackendRow, saving
+    from nes2net_bench.macs.results import OVERLAP, MacsReport, macs_report
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True, highlight=False)

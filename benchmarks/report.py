@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
-from nes2net_bench.report import make_report
-from nes2net_bench.report_documents import load
-from nes2net_bench.report_html import html
-from nes2net_bench.report_markdown import markdown
+from nes2net_bench.report.documents import load
+from nes2net_bench.report.html import html
+from nes2net_bench.report.markdown import markdown
+from nes2net_bench.report.page import make_report
 from nes2net_runtime.commands import one_line_errors
 from nes2net_runtime.errors import BundleError
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nes2net_bench.tables import absent, rewrite
+from nes2net_bench.report.tables import absent, rewrite
 from nes2net_runtime.commands import one_line_errors
 from nes2net_runtime.errors import BundleError, ParityError
 

@@ -7,12 +7,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from nes2net_bench.arms import Absent
 from nes2net_bench.documents import Document, document
-from nes2net_bench.drift import System, compare
-from nes2net_bench.drift_curves import curve
-from nes2net_bench.drift_report import DriftReport, Listed
-from nes2net_bench.latency_results import (
+from nes2net_bench.drift.curves import curve
+from nes2net_bench.drift.measure import System, compare
+from nes2net_bench.drift.results import DriftReport, Listed
+from nes2net_bench.latency.arms import Absent
+from nes2net_bench.latency.memory import Memory
+from nes2net_bench.latency.orders import Peak, Peaks
+from nes2net_bench.latency.results import (
     ArmResult,
     BundleCard,
     LatencyResults,
@@ -22,11 +24,9 @@ from nes2net_bench.latency_results import (
     ThreadPoint,
     Throughput,
 )
-from nes2net_bench.memory import Memory
-from nes2net_bench.orders import Peak, Peaks
-from nes2net_bench.roofline import roofline
-from nes2net_bench.serving import Load
-from nes2net_bench.timing import ratio, timing
+from nes2net_bench.latency.roofline import roofline
+from nes2net_bench.latency.serving import Load
+from nes2net_bench.latency.timing import ratio, timing
 from nes2net_calib.protocols import Trial
 
 EAGER, FP32, FP16 = "PyTorch eager fp32", "nes2net-run fp32", "nes2net-run fp16"

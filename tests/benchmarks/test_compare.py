@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nes2net_bench.arms import Absent
-from nes2net_bench.compare import Comparing, compare_documents
-from nes2net_bench.latency_results import LatencyResults
-from nes2net_bench.report_documents import load
+from nes2net_bench.latency.arms import Absent
+from nes2net_bench.latency.results import LatencyResults
+from nes2net_bench.report.compare import Comparing, compare_documents
+from nes2net_bench.report.documents import load
 from nes2net_runtime.errors import BundleError
 
 ROOT = Path(__file__).parents[2]

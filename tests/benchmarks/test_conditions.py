@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nes2net_bench.conditions import condition, recipe
+from nes2net_bench.drift.conditions import condition, recipe
 from nes2net_runtime.errors import ProviderError
 
 ALWAYS = ("telephony", "8khz", "gsm", "opus", "mp3", "noise-20")
@@ -104,7 +104,7 @@ def test_amr_where_there_is_an_encoder(examples: Path) -> None:
 
 
 def test_an_encoder_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nes2net_bench import conditions
+    from nes2net_bench.drift import conditions
 
     conditions._amr_encoder.cache_clear()
     monkeypatch.setattr(shutil, "which", lambda name: None)

@@ -20,12 +20,12 @@ from onnx import numpy_helper
 from scipy.stats import norm
 from typer.testing import CliRunner
 
-from nes2net_bench import conditions
 from nes2net_bench.documents import read_document
-from nes2net_bench.drift import compare, score_change
-from nes2net_bench.drift_intervals import Paired, Trials, paired
-from nes2net_bench.drift_report import aligned
-from nes2net_bench.drift_scores import Scoring, local_workers, ray_workers, score_list
+from nes2net_bench.drift import conditions
+from nes2net_bench.drift.intervals import Paired, Trials, paired
+from nes2net_bench.drift.measure import compare, score_change
+from nes2net_bench.drift.results import aligned
+from nes2net_bench.drift.scores import Scoring, local_workers, ray_workers, score_list
 from nes2net_calib.intervals import interval
 from nes2net_calib.metrics import equal_error_rate, min_cllr, min_dcf
 from nes2net_calib.protocols import Trial, read_protocol

@@ -19,14 +19,14 @@ import tomllib
 import typer.main
 from stand_ins import machine as stand_in
 
-from nes2net_bench import arms, peers, targets
-from nes2net_bench.arms import Absent, Arm, Weights, bundle_arms, find_weights, peer_arms
 from nes2net_bench.documents import document, read_document
-from nes2net_bench.latency import measure_latency
-from nes2net_bench.latency_results import LatencyResults, Plan, Throughput
-from nes2net_bench.orders import Open, Opened, Peak, Run
-from nes2net_bench.watch import Watch
-from nes2net_bench.workers import ArmFailed, Worker
+from nes2net_bench.latency import arms, peers, targets
+from nes2net_bench.latency.arms import Absent, Arm, Weights, bundle_arms, find_weights, peer_arms
+from nes2net_bench.latency.measure import measure_latency
+from nes2net_bench.latency.orders import Open, Opened, Peak, Run
+from nes2net_bench.latency.results import LatencyResults, Plan, Throughput
+from nes2net_bench.latency.watch import Watch
+from nes2net_bench.latency.workers import ArmFailed, Worker
 from nes2net_calib.progress import untracked
 from nes2net_runtime.bundle import DEMO, read_bundle
 from nes2net_runtime.bundle_writer import list_files, write_manifest
@@ -340,7 +340,7 @@ def on_a_card(results: LatencyResults, ratio: float, share: float) -> LatencyRes
 def judged(found: LatencyResults, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     file = tmp_path / "card.json"
     file.write_bytes(msgspec.json.encode(document("latency", found)))
-    command = [sys.executable, "-m", "nes2net_bench.targets", str(file)]
+    command = [sys.executable, "-m", "nes2net_bench.latency.targets", str(file)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -370,7 +370,7 @@ def test_a_card_that_did_not_do_it_is_a_failed_check(results: LatencyResults, tm
     ]
     other = tmp_path / "other.json"
     other.write_text('{"schema": 2}')
-    command = [sys.executable, "-m", "nes2net_bench.targets", str(other)]
+    command = [sys.executable, "-m", "nes2net_bench.latency.targets", str(other)]
     assert subprocess.run(command, capture_output=True).returncode == 3
 
 
@@ -400,7 +400,7 @@ def test_every_command_of_the_gpu_suite_is_one_that_exists() -> None:
         "nes2net-export": export,
         "nes2net-run": runtime,
         "benchmarks/latency.py": module_of(ROOT / "benchmarks/latency.py").app,
-        "nes2net_bench.targets": targets.app,
+        "nes2net_bench.latency.targets": targets.app,
     }
     seen = set()
     for program, *words in commands:

@@ -13,10 +13,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from nes2net_bench.documents import read_document
-from nes2net_bench.macs import bundle_macs, graph_macs
-from nes2net_bench.macs_paper import AASIST, COUNTED_TWICE, backend_row, paper_macs, paper_table, saving
-from nes2net_bench.macs_report import macs_report
-from nes2net_bench.macs_torch import config_of, modules_macs
+from nes2net_bench.macs.graphs import bundle_macs, graph_macs
+from nes2net_bench.macs.modules import config_of, modules_macs
+from nes2net_bench.macs.paper import AASIST, COUNTED_TWICE, backend_row, paper_macs, paper_table, saving
+from nes2net_bench.macs.results import macs_report
 from nes2net_export.models.config import ModelConfig
 from nes2net_export.models.nes2net import Nes2Net
 from nes2net_export.probe import signal_probe

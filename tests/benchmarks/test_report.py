@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nes2net_bench.arms import Absent
-from nes2net_bench.plots_accuracy import Choice, front
-from nes2net_bench.report import make_report
-from nes2net_bench.report_content import number
-from nes2net_bench.report_documents import load
-from nes2net_bench.report_html import html
-from nes2net_bench.report_markdown import markdown
+from nes2net_bench.latency.arms import Absent
+from nes2net_bench.report.content import number
+from nes2net_bench.report.documents import load
+from nes2net_bench.report.html import html
+from nes2net_bench.report.markdown import markdown
+from nes2net_bench.report.page import make_report
+from nes2net_bench.report.plots_accuracy import Choice, front
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"

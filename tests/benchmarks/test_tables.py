@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nes2net_bench.tables import BLOCK, TABLES, rewrite
+from nes2net_bench.report.tables import BLOCK, TABLES, rewrite
 from nes2net_runtime.errors import BundleError
 
 ROOT = Path(__file__).parents[2]

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nes2net_bench import nvml
-from nes2net_bench.contention import CpuTimes, cpu_times
-from nes2net_bench.energy import open_meter
-from nes2net_bench.memory import Memory, process_memory
-from nes2net_bench.orders import Peak, Peaks, Served
-from nes2net_bench.roofline import best_of, computes_in, roofline
-from nes2net_bench.rounds import Turn, take_rounds
-from nes2net_bench.serving import kept_up, most_that_fit, serve, timetable
-from nes2net_bench.timing import ratio, stable, timing
-from nes2net_bench.workers import ArmFailed
+from nes2net_bench.latency.contention import CpuTimes, cpu_times
+from nes2net_bench.latency.energy import open_meter
+from nes2net_bench.latency.memory import Memory, process_memory
+from nes2net_bench.latency.orders import Peak, Peaks, Served
+from nes2net_bench.latency.roofline import best_of, computes_in, roofline
+from nes2net_bench.latency.rounds import Turn, take_rounds
+from nes2net_bench.latency.serving import kept_up, most_that_fit, serve, timetable
+from nes2net_bench.latency.timing import ratio, stable, timing
+from nes2net_bench.latency.workers import ArmFailed
 
 SIMULATED = 300  # machines; a coverage of 95 % then has a standard deviation of 1.3 %
 
@@ -256,7 +256,7 @@ def test_rapl_adds_packages_and_survives_a_counter_that_goes_round(tmp_path: Pat
 
 def test_energy_says_why_it_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no RAPL counters" in open_meter("cpu", tmp_path / "none").source
-    monkeypatch.setattr("nes2net_bench.energy.open_nvml", lambda: None)
+    monkeypatch.setattr("nes2net_bench.latency.energy.open_nvml", lambda: None)
     meter = open_meter("cuda")
     assert meter.read is None and meter.source.startswith("unavailable: no NVML")
 
@@ -333,7 +333,7 @@ def test_cpu_time_of_others_is_what_is_busy_without_us(tmp_path: Path) -> None:
 
 
 def test_shares_never_leave_zero_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nes2net_bench import contention
+    from nes2net_bench.latency import contention
 
     monkeypatch.setattr(contention, "cpu_times", lambda: CpuTimes(all=20, busy=12, stolen=1, ours=5))
     assert contention.shares_since(CpuTimes(all=0, busy=0, stolen=0, ours=1)) == (0.4, 0.05)

@@ -1,0 +1,1 @@
+"""What another precision does to scores, EER, Cllr and decisions, on a protocol."""

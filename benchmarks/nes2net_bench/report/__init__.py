@@ -1,0 +1,1 @@
+"""Documents of benchmarks on one page, as tables of the README, and beside older ones."""
