@@ -48,10 +48,8 @@ try "$bin/python" -m pip install -q -e '.[trt-rtx]'
 # Bundles: XLS-R 300M with random weights, as large and as fast as a real detector.
 fp32="$work/xlsr-300m.nes2net"
 fp16="$work/xlsr-300m-fp16.nes2net"
-int8="$work/xlsr-300m-int8.nes2net"
 run "$bin/nes2net-export" --checkpoint random:xlsr-300m -o "$fp32" --force
 run "$bin/nes2net-export" --from "$fp32" --fp16 -o "$fp16" --force
-run "$bin/nes2net-export" --from "$fp32" --int8 -o "$int8" --force
 
 # Engines, into the bundles; where there is a card the exporter compares their scores and their precision.
 try "$bin/nes2net-export" --from "$fp16" --to trt --engine trt --batch 32 --max-seconds 5
@@ -66,7 +64,7 @@ for bundle in "$fp32" "$fp16"; do
 done
 try "$bin/nes2net-run" docs/examples/human.flac --bundle "$fp16" --provider tensorrt --receipt --format jsonl
 
-set -- --bundle "$fp32" --bundle "$fp16" --bundle "$int8"
+set -- --bundle "$fp32" --bundle "$fp16"
 if [ -n "$dry" ] || [ -d "$work/xlsr-300m-int8-trt.nes2net" ]; then
     set -- "$@" --bundle "$work/xlsr-300m-int8-trt.nes2net"
 fi

@@ -8,7 +8,7 @@ Two conventions, never mixed:
 - products alone: convolutions and matrix products, attention's among them, counted in the ONNX graphs and
   once more in the torch modules. A difference is an error (exit code 4).
 - the papers': what ptflops 0.7.5 prints for a back-end at (1024, 200). It counts some activation functions,
-  some of them twice (nes2net_bench/macs_paper.py says which).
+  some of them twice (nes2net_bench/paper.py of nes2net_bench.macs says which).
 
 The last line of stdout is one JSON document.
 """
@@ -98,17 +98,20 @@ def of_bundle(bundle: Bundle, samples: int | None, hop: int) -> MacsReport:
 
 def of_checkpoint(checkpoint: str, samples: int | None, hop: int) -> MacsReport:
     """A checkpoint, by the graphs that nes2net-export would make of it; nothing is written."""
+    from nes2net_export.export import TRANSFORMS
     from nes2net_export.source import load_source
     from nes2net_export.state_dict import Untold
     from nes2net_export.trace import stage_specs, trace
-    from nes2net_export.transforms import simplify
 
     loaded = load_source(checkpoint, Untold())
     config = loaded.detector.config
     graphs = []
     for spec, module in stage_specs(loaded.detector, single_graph=False):
         with console.status(f"tracing {spec.name}"):
-            graphs.append((spec.name, simplify.apply(trace(spec, module, OPSET))))
+            graph = trace(spec, module, OPSET)
+            for transform in TRANSFORMS:
+                graph = transform(graph)
+            graphs.append((spec.name, graph))
 
     def stages(length: int) -> list[StageMacs]:
         shape: tuple[int, ...] = (1, length)

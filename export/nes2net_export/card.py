@@ -54,6 +54,10 @@ def derived_card(parent: str, manifest: Manifest) -> str:
     ]
     if drift.flips is not None:
         lines.append(f"Of decisions at the calibrated threshold, {100 * drift.flips:.1f} % changed.")
+    if drift.eer is not None:
+        lines.append(f"EER on them: {100 * drift.eer[0]:.1f} % before, {100 * drift.eer[1]:.1f} % after.")
+    if drift.float32_nodes:
+        lines.append(f"In float32 for accuracy: {', '.join(f'`{name}`' for name in drift.float32_nodes)}.")
     if manifest.calibration is None:
         lines.append("It has no calibration of its own yet: nes2net-calib makes one.")
     return "\n".join(lines) + "\n"

@@ -67,7 +67,7 @@ def derive(
         say("ranges of activations", None)
         quantiser = _quantiser(old, models, heavy, form, block, probe)
         chosen = _quantised(old, models, quantiser, probe, bound, say)
-        if not any(chosen.values()):
+        if not any(quantiser.four_bit[n] & of if form == "int4" else of for n, of in chosen.items()):
             raise ParityError(
                 f"no part of {parent.path} stands {precision.upper()}: scores would differ by more than the "
                 f"bound ({bound}); no bundle was written"

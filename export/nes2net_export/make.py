@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 from msgspec.structs import replace
 
 from nes2net_export.derive import Form, derive
@@ -18,6 +19,7 @@ from nes2net_export.probe import Probe
 from nes2net_export.triton import write_triton
 from nes2net_runtime.bundle import Bundle, read_bundle
 from nes2net_runtime.bundle_writer import list_files, new_bundle, write_manifest
+from nes2net_runtime.errors import BundleError
 from nes2net_runtime.manifest import Engine, Manifest
 
 
@@ -65,6 +67,8 @@ def make_bundle(
     where a check fails, ProviderError where no engine can be built.
     """
     title = target.name.removesuffix(".nes2net")
+    if compilation is not None and isinstance(parent, Bundle):
+        _refuse_integers(parent)
     with new_bundle(target, force) as folder:
         if derivation is None:
             manifest = _written(parent, folder)
@@ -87,6 +91,17 @@ def make_bundle(
         if compilation is not None and engines[0].evidence == "inspected":
             check_engines(read_bundle(folder), compilation.trt, say)
     return manifest
+
+
+def _refuse_integers(bundle: Bundle) -> None:
+    """Raise BundleError where graphs compute in the integers of CPUs, which engines do not take."""
+    for stage in bundle.manifest.stages:
+        graph = onnx.load(bundle.path / stage.file, load_external_data=False).graph
+        if {node.op_type for node in graph.node} & {"MatMulInteger", "MatMulNBits"}:
+            raise BundleError(
+                f"{bundle.path}: its {stage.precision} is for CPUs; engines are made from a float32 bundle: "
+                "nes2net-export --from FP32BUNDLE --int8 --to trt"
+            )
 
 
 def make_triton(parent: Parent, target: Path, force: bool, max_batch: int) -> list[str]:

@@ -96,11 +96,11 @@ def overflowing(manifest: Manifest, models: Models, half: frozenset[StageName], 
 def quantised_nodes(
     manifest: Manifest, models: Models, quantiser: Quantiser, probe: Probe, bound: float, say: Say
 ) -> Chosen:
-    """The nodes that can be quantised, by stage: all, where scores then drift by no more than AIM of `bound`.
+    """The nodes that can be quantised, by stage: all, where scores then drift by little.
 
     Else those with weights of one shape, in one stage, go together: each group is measured alone; then they
-    join, the least harmful first, while the drift allows it. A larger bound than INT8's is for 4-bit weights
-    alone: they bring memory, and 8 bits that do harm bring little.
+    join, the least harmful first, while the drift allows it. Groups of 8 bits come first, within INT8's own
+    bound: a larger one is for 4-bit weights, which bring memory.
     """
     windows = probe.compare[:COMPARED]
     groups: defaultdict[tuple[StageName, tuple[int, ...]], set[str]] = defaultdict(set)
@@ -121,12 +121,13 @@ def quantised_nodes(
     if drift_of(every, "all products") <= eight:
         return every
     alone = {group: drift_of({group[0]: names}, _in_words(group)) for group, names in groups.items()}
+    four_bit = {group for group, names in groups.items() if names <= quantiser.four_bit[group[0]]}
     chosen: Chosen = {stage: set() for stage in quantiser.nodes}
-    for group in sorted(alone, key=lambda group: alone[group]):
-        most = AIM * bound if groups[group] <= quantiser.four_bit[group[0]] else eight
-        more = {**chosen, group[0]: chosen[group[0]] | groups[group]}
-        if alone[group] <= most and drift_of(more, f"with {_in_words(group)}") <= most:
-            chosen = more
+    for some, most in ((groups.keys() - four_bit, eight), (four_bit, AIM * bound)):
+        for group in sorted(some, key=lambda group: alone[group]):
+            more = {**chosen, group[0]: chosen[group[0]] | groups[group]}
+            if alone[group] <= most and drift_of(more, f"with {_in_words(group)}") <= most:
+                chosen = more
     return chosen
 
 

@@ -50,7 +50,7 @@ QUANTISE_ON_THE_FLY = {
     "MatMulIntegerToFloat",
 }
 # As the runtime does: lengths that are ever new would make ONNX Runtime's plans of memory grow.
-SESSION = {"enable_mem_arena": "0", "enable_mem_pattern": "0"}
+SESSION = {"enable_mem_pattern": "0"}
 
 Message = Mapping[str, object]
 

@@ -58,7 +58,7 @@ def test_a_ratio_whose_interval_moved_is_found(keep, make_latency, milliseconds:
     old = keep("old", "latency", make_latency(ARMS))
     new = keep("new", "latency", make_latency({**ARMS, FP32: milliseconds}, seed=1))
     found = verdicts(compared(old, new))
-    assert found == {f"{FP32}: {what}": verdict for what in ("wall time", "CPU time", "batch 4")}
+    assert found == {f"{FP32}: {what}": verdict for what in ("wall time", "CPU time")}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_command_exits_with_4_where_something_is_worse(keep, make_latency) -
     assert as_json.returncode == 4
     said = json.loads(as_json.stdout)
     assert [c["what"] for c in said["changes"] if c["verdict"] == "worse"] == [
-        f"{FP32}: {what}" for what in ("wall time", "CPU time", "batch 4")
+        f"{FP32}: {what}" for what in ("wall time", "CPU time")
     ]
     assert command(new, old).returncode == 0
 

@@ -226,3 +226,28 @@ def test_real_providers(run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def found_threads(found: dict[str, list[str]]) -> int:
     return int(found["holds_for"][0].split()[0])
+
+
+def test_auto_needs_no_home(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service's user may have none: then nothing was measured, and --tune says what it wants."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert command(examples / "human.flac").exit_code == 0
+    result = command("--tune")
+    assert result.exit_code == 3 and "set XDG_CACHE_HOME" in " ".join(result.stderr.split())
+
+
+def test_auto_needs_no_folder_that_can_be_read(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_dir = Path.is_dir
+
+    def locked(path: Path) -> bool:
+        if path.name == "tuning":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", locked)
+    assert command(examples / "human.flac").exit_code == 0

@@ -39,7 +39,7 @@ class DriftReport:
     provider: str  # that all ran on
     resamples: int  # draws of speakers behind each interval
     comparisons: tuple[Comparison, ...]
-    det: tuple[Curve, ...]  # of the reference and of all candidates; drift_curves.det_figure draws them
+    det: tuple[Curve, ...]  # of the reference and of all candidates; curves.det_figure draws them
 
 
 def drift_report(

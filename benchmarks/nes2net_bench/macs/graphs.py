@@ -2,7 +2,7 @@
 
 Products alone are counted: convolutions and matrix products, those of two activations (attention) among
 them, in whatever type they are computed. Biases, norms, activation functions, softmax and pooling are left
-out; `macs_paper.py` has the convention that counts some of these.
+out; `paper.py` has the convention that counts some of these.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ OTHERS: Final = frozenset(
     | {"Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose"}
     | {"Unsqueeze", "Where"}
 )
-SAME_VALUES: Final = frozenset({"Cast", "DequantizeLinear", "Identity", "Transpose"})
+SAME_VALUES: Final = frozenset({"Cast", "DequantizeLinear", "Identity", "Transpose", "Unsqueeze"})
 VIEWS: Final = frozenset({"Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})  # move nothing
 BITS: Final[Mapping[int, int]] = {
     TensorProto.FLOAT: 32,

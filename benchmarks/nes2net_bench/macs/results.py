@@ -114,14 +114,50 @@ def _named(graph: StageMacs, module: ModuleMacs) -> StageMacs:
             f"{graph.stage}: the graph has {graph.parameters:,} parameters, torch's modules "
             f"{module.parameters:,} ({module.folded:+,} that the exporter folds)"
         )
-    ours, theirs = ([(p.kind, p.macs) for p in side.products] for side in (graph, module))
-    if ours != theirs:
+    groups = _side_by_side(graph.products, module.products)
+    if groups is None:
         raise ParityError(
-            f"{graph.stage}: the graph has {len(ours)} products with {graph.macs:,} MACs, torch's modules "
-            f"{len(theirs)} with {sum(macs for _, macs in theirs):,}"
+            f"{graph.stage}: the graph has {len(graph.products)} products with {graph.macs:,} MACs, torch's "
+            f"modules {len(module.products)} with {sum(p.macs for p in module.products):,}"
         )
-    pairs = zip(graph.products, module.products, strict=True)
-    return replace(graph, products=tuple(replace(own, layer=other.layer) for own, other in pairs))
+    return replace(graph, products=tuple(_joined(ours, theirs) for ours, theirs in groups))
+
+
+def _side_by_side(
+    ours: Sequence[Product], theirs: Sequence[Product]
+) -> list[tuple[list[Product], list[Product]]] | None:
+    """Products of a graph and of modules with the same MACs, in order; None: they are not the same work.
+
+    A graph may do several modules at once (query, key and value), or one in parts (taps of a convolution).
+    """
+    groups: list[tuple[list[Product], list[Product]]] = []
+    left, right = list(ours), list(theirs)
+    while left and right:
+        mine, other = [left.pop(0)], [right.pop(0)]
+        while (done := sum(p.macs for p in mine)) != (wanted := sum(p.macs for p in other)):
+            side, rest = (mine, left) if done < wanted else (other, right)
+            if not rest:
+                return None
+            side.append(rest.pop(0))
+        if min(len(mine), len(other)) > 1 or _of_activations(mine) != _of_activations(other):
+            return None
+        groups.append((mine, other))
+    return None if left or right else groups
+
+
+def _of_activations(products: Sequence[Product]) -> set[bool]:
+    """Convolutions may be products of a matrix; those of two activations are nothing else."""
+    return {product.kind == "attention" for product in products}
+
+
+def _joined(ours: Sequence[Product], theirs: Sequence[Product]) -> Product:
+    layer = theirs[0].layer
+    if len(theirs) > 1:
+        owner, _, first = layer.rpartition(".")
+        layer = ".".join(
+            filter(None, (owner, "+".join([first, *(t.layer.rpartition(".")[2] for t in theirs[1:])])))
+        )
+    return Product(layer, theirs[0].kind, sum(product.macs for product in ours), ours[0].type)
 
 
 def _stage(stage: StageMacs, parameters: int) -> Stage:

@@ -167,11 +167,6 @@ def _latency(old: LatencyResults, new: LatencyResults) -> Iterator[Change]:
         for what, of in (("wall time", _wall), ("CPU time", _cpu)):
             if arm.name != new.reference:
                 yield _ratios(f"{arm.name}: {what}", of(was), of(arm))
-        sizes = {point.batch: point.ratio for point in was.throughput[1:]}
-        for point in arm.throughput[1:]:
-            earlier = sizes.get(point.batch)
-            if earlier is not None and point.ratio is not None and arm.name != new.reference:
-                yield _ratios(f"{arm.name}: batch {point.batch}", earlier, point.ratio)
         yield _memory(f"{arm.name}: peak memory, MB", was.memory.peak, arm.memory.peak)
         if was.memory.anonymous is not None and arm.memory.anonymous is not None:
             yield _memory(f"{arm.name}: anonymous memory, MB", was.memory.anonymous, arm.memory.anonymous)

@@ -24,7 +24,7 @@ def apply(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         x, w = old.input
         if w not in columns:
-            columns[w] = numpy_helper.from_array(numpy_helper.to_array(vectors[w])[:, None], f"{w}.column")
+            columns[w] = numpy_helper.from_array(numpy_helper.to_array(vectors[w])[:, None], next(fresh))
         y = next(fresh)
         nodes.append(helper.make_node("MatMul", [x, columns[w].name], [y], name=old.name))
         nodes.append(helper.make_node("Squeeze", [y, last.name], old.output, name=y))

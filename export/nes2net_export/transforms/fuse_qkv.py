@@ -1,11 +1,11 @@
-"""Products of one tensor with several matrices -> one product, split; exact.
+"""Products of one tensor with several matrices -> one product, split; exact up to rounding.
 
     x -> MatMul(q) -> Add -> Mul(s)          x -> MatMul([s q, k, v]) -> Add -> Split -> s q x, k x, v x
     x -> MatMul(k) -> Add
     x -> MatMul(v) -> Add
 
-Attention's query, key and value: x is read, and in INT8 quantised, once. The scale of the query, a power of
-two for every width in use, goes into its weights.
+Attention's query, key and value: x is read, and in INT8 quantised, once. The scale of the query goes into its
+weights: exactly where it is a power of two, as with heads of 64.
 """
 
 from collections.abc import Mapping

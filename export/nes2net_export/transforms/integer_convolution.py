@@ -97,9 +97,8 @@ def apply(model: onnx.ModelProto, names: Collection[str] | None = None) -> onnx.
         y = add("Transpose", y, perm=[0, 1, 3, 2])
         y = add("Reshape", y, integers(0, groups * outputs, -1))
         if len(old.input) > 2:
-            bias = weights[old.input[2]]
-            added.append(numpy_helper.from_array(numpy_helper.to_array(bias)[:, None], f"{bias.name}.column"))
-            nodes.append(helper.make_node("Add", [y, added[-1].name], old.output, name=old.name))
+            bias = add("Unsqueeze", old.input[2], integers(1))
+            nodes.append(helper.make_node("Add", [y, bias], old.output, name=old.name))
         else:
             nodes.append(helper.make_node("Identity", [y], old.output, name=old.name))
     return rebuilt(model, nodes, added)

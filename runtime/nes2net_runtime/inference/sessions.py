@@ -43,6 +43,11 @@ class Stages:
         self.load_seconds = time.perf_counter() - start
 
     @property
+    def _by_window(self) -> bool:
+        """Whether a graph may find a scale for all windows of a batch; engines have fixed ones."""
+        return self._loaded.limits is None and self.bundle.manifest.precision in ("int8", "int4")
+
+    @property
     def provider(self) -> str:
         """What runs the stages: cpu, cuda, …"""
         return self._loaded.provider
@@ -91,6 +96,8 @@ class Stages:
         Raises ProviderError for a shape that engines do not take; under `auto` the ONNX graphs do it.
         """
         batch, samples = waveforms.shape
+        if batch > 1 and self._by_window:
+            return np.concatenate([self.run(waveforms[i : i + 1]) for i in range(batch)])
         if self.takes(samples, batch):
             return self._loaded.pipeline.logits(waveforms)
         if self._asked != "auto":

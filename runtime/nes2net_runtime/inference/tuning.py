@@ -92,7 +92,8 @@ def _open(bundle: Bundle, threads: int | None) -> tuple[dict[Provider, Stages], 
 
 
 def _turn(stages: Stages, window: Samples) -> float:
-    """Seconds that a window takes: the median of as many as fit into a turn, one at least."""
+    """Seconds that a window takes: the median of as many as fit into a turn, one at least, after one."""
+    stages.score(window)  # caches hold what the others did
     taken: list[float] = []
     while sum(taken) < TURN:
         start = time.perf_counter()

@@ -74,12 +74,12 @@ def holds_for(bundle: Bundle, threads: int) -> list[str]:
 
 def read_tuning(bundle: Bundle, threads: int) -> Tuning | None:
     """The measurement that holds here; None: there is none."""
-    if not _folder().is_dir():
-        return None
-    parts = holds_for(bundle, threads)
     try:
+        if not _folder().is_dir():
+            return None
+        parts = holds_for(bundle, threads)
         tuning = msgspec.json.decode(_file(parts).read_bytes(), type=Tuning)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ProviderError, msgspec.DecodeError):  # no home, or none of ours: nothing was measured
         return None
     return tuning if tuning.holds_for == parts else None
 
