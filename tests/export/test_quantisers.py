@@ -21,14 +21,14 @@ def export(*arguments: str | Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("golden", COMMITTED.entries, ids=[entry["name"] for entry in COMMITTED.entries])
+@pytest.mark.parametrize("entry", COMMITTED.entries, ids=lambda entry: entry["name"])
 @pytest.mark.parametrize("graph", ["stages", "single"])
-def test_integers_of_every_family(golden: dict, graph: str, tmp_path: Path) -> None:
+def test_integers_of_every_family(entry: dict, graph: str, tmp_path: Path) -> None:
     """Near the float32 logits, whatever is beside a window in its batch; the shortest audio, too."""
     parent = tmp_path / "fp32.nes2net"
-    untold = [f"--{name.replace('_', '-')}={value}" for name, value in COMMITTED.untold(golden).items()]
+    untold = [f"--{name.replace('_', '-')}={value}" for name, value in COMMITTED.untold(entry).items()]
     single = ["--single-graph"] if graph == "single" else []
-    export("--checkpoint", COMMITTED.checkpoint(golden), "-o", parent, *untold, *single)
+    export("--checkpoint", COMMITTED.checkpoint(entry), "-o", parent, *untold, *single)
     manifest = read_bundle(parent).manifest  # random weights: all is converted
     write_manifest(parent, replace(manifest, source=replace(manifest.source, random=True)))
     random = np.random.default_rng(0)
