@@ -424,12 +424,12 @@ def test_committed_figures_are_of_the_shipped_detector() -> None:
     """Its error rates on eval are those that another command, with other code, wrote into the demo's log."""
     committed = read_document(ROOT / "benchmarks/results/drift-demo.json").results
     assert committed["reference"]["manifest_sha256"] == sha256(DEMO / MANIFEST)
-    assert {one["precision"] for one in committed["candidates"]} == {"fp16", "int8"}
+    assert {one["precision"] for one in committed["candidates"]} == {"fp16", "int8", "int4"}
     assert {one["rule"] for one in committed["comparisons"]} == {"first", "full", "windows"}
     logged = json.loads((ROOT / "export/demo/eval.jsonl").read_text().splitlines()[-1])
     assert logged["split"] == committed["protocol"]["split"] == "eval"
     first = [one for one in committed["comparisons"] if one["rule"] == "first"]
-    assert len(first) == 2
+    assert len(first) == 3
     for one in first:
         assert (one["bonafide"], one["spoof"]) == (logged["all"]["bonafide"], logged["all"]["spoof"])
         error, cost = one["metrics"]["eer"], one["metrics"]["cllr"]

@@ -214,13 +214,13 @@ def test_past_the_bound_nothing_is_written_and_the_exit_code_is_4(tmp_path: Path
 
 
 def test_a_tighter_bound_is_met_by_more_float32(fp16: Path, tmp_path: Path) -> None:
-    target = tmp_path / "closer.nes2net"
-    result = export("--fp16", "--max-drift", "0.002", "-o", target)
+    target = tmp_path / "further.nes2net"
+    result = export("--fp16", "--max-drift", "0.2", "-o", target)
     assert result.exit_code == 0, result.output
-    drifts = [read_bundle(bundle).manifest.drift for bundle in (fp16, target)]
-    assert drifts[0] is not None and drifts[1] is not None
-    assert drifts[1].mean <= 0.002 < drifts[0].mean
-    assert set(drifts[1].float32_nodes) > set(drifts[0].float32_nodes)
+    tight, loose = (read_bundle(bundle).manifest.drift for bundle in (fp16, target))
+    assert tight is not None and loose is not None
+    assert tight.mean < loose.mean <= 0.2
+    assert set(tight.float32_nodes) > set(loose.float32_nodes)
 
 
 @pytest.mark.parametrize(

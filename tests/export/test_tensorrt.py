@@ -343,16 +343,18 @@ def test_as_much_int8_as_the_graph_has_is_asked_of_the_engine(
 ) -> None:
     """Where scores stand INT8 in one product alone, an engine with one is right, and one with none wrong."""
     all_of = quantize_linear.quantisable
-    monkeypatch.setattr(
-        quantize_linear, "quantisable", lambda m: [n for n in all_of(m) if n.op_type == "MatMul"][-1:]
-    )
+
+    def last_of_the_context_network(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+        return all_of(model)[-1:] if any(n.op_type == "Softmax" for n in model.graph.node) else []
+
+    monkeypatch.setattr(quantize_linear, "quantisable", last_of_the_context_network)
     source = replace(read_bundle(DEMO).manifest.source, random=True)
     parent = derived(tmp_path / "parent.nes2net", source=source, calibration=None, streaming=None)
     with_tensorrt(monkeypatch, tmp_path)
     result = export("--int8", "--from", parent, "-o", tmp_path / "x.nes2net")
     assert result.exit_code == 0, result.output
     precisions = [stage.precision for stage in read_bundle(tmp_path / "x.nes2net").manifest.stages]
-    assert precisions == ["fp16", "int8", "fp32"]  # the encoder has no product of matrices
+    assert precisions == ["fp16", "int8", "fp32"]
 
 
 def test_a_build_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
