@@ -213,14 +213,14 @@ def test_past_the_bound_nothing_is_written_and_the_exit_code_is_4(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tighter_bound_is_met_by_more_float32(fp16: Path, tmp_path: Path) -> None:
-    target = tmp_path / "further.nes2net"
-    result = export("--fp16", "--max-drift", "0.2", "-o", target)
+def test_a_tighter_bound_is_held_and_written_down(fp16: Path, tmp_path: Path) -> None:
+    target = tmp_path / "closer.nes2net"
+    result = export("--fp16", "--max-drift", "0.0035", "-o", target)
     assert result.exit_code == 0, result.output
-    tight, loose = (read_bundle(bundle).manifest.drift for bundle in (fp16, target))
-    assert tight is not None and loose is not None
-    assert tight.mean < loose.mean <= 0.2
-    assert set(tight.float32_nodes) > set(loose.float32_nodes)
+    default, closer = (read_bundle(bundle).manifest.drift for bundle in (fp16, target))
+    assert default is not None and closer is not None
+    assert closer.mean <= closer.bound == 0.0035
+    assert set(closer.float32_nodes) >= set(default.float32_nodes)
 
 
 @pytest.mark.parametrize(
