@@ -129,7 +129,7 @@ def _steady(arms: Sequence[ArmResult], reference: str) -> Section:
         "Latency, once it runs",
         "Bars go from the fastest run to p95; dots are medians of rounds, in which all took turns. Ratios "
         "are formed "
-        "round by round, so that what else the machine does cancels, with intervals of 95 %: trust them "
+        "window by window, so that what else the machine does cancels, with intervals of 95 %: trust them "
         "before "
         "milliseconds. A percentile is left out where runs are too few for it. RTF: time over duration of "
         "the audio, "
