@@ -103,7 +103,7 @@ def _read_once(arm: Arm) -> None:
     """Read an arm's files: it loads from the page cache, whatever else was loaded since they were written."""
     for folder in {Path(path) for path in (arm.folder, arm.source) if path}:
         for path in filter(Path.is_file, folder.rglob("*")):
-            with path.open("rb") as file, open(os.devnull, "wb") as nowhere:
+            with path.open("rb") as file, Path(os.devnull).open("wb") as nowhere:
                 shutil.copyfileobj(file, nowhere, 1 << 20)
 
 
