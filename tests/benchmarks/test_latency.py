@@ -86,7 +86,7 @@ def test_every_arm_has_its_figures(results: LatencyResults) -> None:
         assert len(arm.rounds) == 6 and len(arm.windows) == arm.ratio.pairs == 3
         assert arm.ratio.low <= arm.ratio.estimate <= arm.ratio.high
         assert arm.real_time_factor == pytest.approx(arm.wall.p50 / 1e3 / (64_600 / 16_000))
-        assert len(arm.load) == len(arm.first_run) == 1 and min(arm.load + arm.first_run) > 0
+        assert len(arm.load) == len(arm.first_run) == 2 and min(arm.load + arm.first_run) > 0
         assert arm.memory.peak > arm.baseline > 5e6
         assert arm.cpu.p50 > 0 and 0 < arm.cpu_share < 2
         assert arm.roofline is not None and arm.roofline.share_of_peak > 0
@@ -267,8 +267,31 @@ def test_when_the_reference_dies_the_next_arm_takes_its_place(tmp_path: Path) ->
 
 
 def test_fresh_processes_for_each_window(tmp_path: Path) -> None:
-    found = measure(tmp_path, two_arms()[:1], plan=replace(FAST, fresh=True))
-    assert len(found.arms[0].load) == len(found.arms[0].first_run) == 3
+    processes: list[set[int]] = []
+
+    def track(what: str, total: int) -> Callable[[int], None]:
+        if what.startswith("steady state"):
+            processes.append({child.pid for child in psutil.Process().children()})
+        return lambda count: None
+
+    measure(tmp_path, two_arms()[:1], track, plan=replace(FAST, fresh=True))
+    assert len(processes) == 3 and not (processes[0] & processes[1] or processes[1] & processes[2])
+
+
+def test_an_arm_starts_twice_with_no_other_beside_it(tmp_path: Path) -> None:
+    beside: list[int] = []
+
+    def track(what: str, total: int) -> Callable[[int], None]:
+        def advance(count: int) -> None:
+            if what.startswith("starting"):
+                beside.append(len(psutil.Process().children()))
+
+        return advance
+
+    found = measure(tmp_path, two_arms(), track)
+    assert beside == [0, 0, 0, 0]
+    for arm in found.arms:
+        assert len(arm.load) == len(arm.first_run) == 2
 
 
 def test_where_nothing_works_the_error_names_every_arm(tmp_path: Path) -> None:
@@ -441,7 +464,7 @@ def test_compiled_and_plainly_exported_peers_compute_the_same(tmp_path: Path) ->
         "--batch",
         "1",
     )
-    few = ("--runs", "1", "--seconds", "0.01", "--threads", "1", "--windows", "3")
+    few = ("--runs", "1", "--seconds", "0.01", "--threads", "1", "--windows", "1")
     file = tmp_path / "latency.json"
     done = run_latency(*options, *few, "-o", file)
     assert done.returncode == 0, done.stderr
@@ -457,5 +480,4 @@ def test_compiled_and_plainly_exported_peers_compute_the_same(tmp_path: Path) ->
         assert difference is not None and difference < 1e-4
     integers = by_name["ONNX Runtime, dynamic int8"].difference
     assert integers is not None and 1e-4 < integers < 5
-    assert len(by_name[names[0]].load) == 3  # a fresh process for each window
     assert found.threads == [] and found.streams == [] and found.streaming == []

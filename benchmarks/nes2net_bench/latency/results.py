@@ -58,7 +58,7 @@ class ArmResult:
     provider: str | None
     runtime: str
     threads: int
-    load: list[float]  # seconds, a value for each fresh process; the first of torch.compile compiles
+    load: list[float]  # seconds, with no other arm beside it; the first of torch.compile compiles
     first_run: list[float]  # seconds, the same
     wall: Timing
     cpu: Timing
