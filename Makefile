@@ -1,7 +1,7 @@
 # `make demo`  a checkpoint becomes a bundle, and the bundle scores a human and a synthetic clip; needs no root
 # `make check` lint, types and the quick tests: what to run while working
 # `make test`  everything; may install system packages, and says which first
-# `make calibrate-demo`  the demo detector's llrs and threshold, on dev of CORPUS, and their plots for the README
+# `make calibrate-demo`  the demo detector's llrs and threshold, and their plots for the README; CORPUS: of export/demo/calibration_set.py
 # `make evaluate-demo`  the committed demo detector on eval, for the record alone; adds a line to its log
 # `make benchmark-tables`  the README's tables of benchmarks, from benchmarks/results
 
@@ -43,7 +43,7 @@ test:
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 calibrate-demo: $(VENV)/dev
-	$(BIN)/nes2net-calib $(DEMO) --protocol $(CORPUS)/corpus.csv --split dev
+	$(BIN)/nes2net-calib $(DEMO) --protocol $(CORPUS)/dev-with-copies.csv --split dev
 	mkdir -p docs/plots
 	cp $(DEMO)/reports/calibration-*.png docs/plots/
 

