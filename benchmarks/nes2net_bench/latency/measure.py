@@ -129,14 +129,13 @@ def _start(
     advance = watch.track("starting, one at a time", STARTS * len(arms))
     for arm in arms:
         for _ in range(STARTS):
-            if arm.name not in records:
-                continue
-            with Worker(environment) as worker:
-                try:
+            try:
+                with Worker(environment) as worker:
                     _open(arm, plan.batches[0], worker, records[arm.name], plan)
-                except ArmFailed as error:
-                    watch.failed(arm.name, error)
-                    del records[arm.name]
+            except ArmFailed as error:
+                watch.failed(arm.name, error)
+                del records[arm.name]
+                break
             advance(1)
 
 

@@ -64,8 +64,7 @@ def _streams(loaded: Loaded) -> str:
         (
             f"CPU of a hop ({small.hop_seconds:g} s)",
             f"{small.hop_kept.p50:.1f} ms with encoder frames kept, {small.hop_whole.p50:.1f} ms with "
-            "windows "
-            "computed whole; the live view says a load of 3 to 5 % on speech",
+            "windows computed whole",
         )
     ]
     for name, cost in report.hop.items():
