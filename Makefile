@@ -1,6 +1,7 @@
 # `make demo`  a checkpoint becomes a bundle, and the bundle scores a human and a synthetic clip; needs no root
 # `make check` lint, types and the quick tests: what to run while working
 # `make test`  everything; may install system packages, and says which first
+# `make coverage`  the same tests, half as long again, and the lines that none of them reaches
 # `make calibrate-demo`  the demo detector's llrs and threshold, and their plots for the README; CORPUS: of export/demo/calibration_set.py
 # `make evaluate-demo`  the committed demo detector on eval, for the record alone; adds a line to its log
 # `make benchmark-tables`  the README's tables of benchmarks, from benchmarks/results
@@ -14,7 +15,7 @@ CODE := runtime/nes2net_runtime calib/nes2net_calib export/nes2net_export benchm
 CORPUS ?= ../shared/corpus
 DEMO := runtime/nes2net_runtime/demo.nes2net
 
-.PHONY: demo check lint test calibrate-demo evaluate-demo benchmark-tables clean
+.PHONY: demo check lint test coverage calibrate-demo evaluate-demo benchmark-tables clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +41,9 @@ check: lint
 test:
 	sh scripts/system-packages.sh
 	$(MAKE) lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: $(VENV)/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 calibrate-demo: $(VENV)/dev

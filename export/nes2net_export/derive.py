@@ -15,7 +15,14 @@ from nes2net_export.onnx_files import save
 from nes2net_export.output import Say
 from nes2net_export.probe import Probe
 from nes2net_export.quantisers import Quantiser, for_cpus, for_engines
-from nes2net_export.sensitivity import Chosen, float16_islands, overflowing, quantised_nodes
+from nes2net_export.sensitivity import (
+    HALF_AIM,
+    SAME_AIM,
+    Chosen,
+    float16_islands,
+    overflowing,
+    quantised_nodes,
+)
 from nes2net_export.transforms import float16, rounding
 from nes2net_runtime.bundle import MANIFEST, Bundle, sha256
 from nes2net_runtime.commands import installed_versions
@@ -80,7 +87,9 @@ def derive(
     measured = {**derived}
     if form in ("fp16", "int8-fp16"):
         say("overflow of float16", None)
-        for name, operators in _islands(old, models, heavy, probe, bound, say).items():
+        islands = _islands(old, models, heavy, form, probe, bound, say)
+        kept += heavy - islands.keys()
+        for name, operators in islands.items():
             kept += [f"{name}/{operator}" for operator in operators]
             derived[name] = float16.apply(derived[name], operators)
             measured[name] = rounding.apply(derived[name])
@@ -136,6 +145,7 @@ def _islands(
     manifest: Manifest,
     models: Models,
     heavy: frozenset[StageName],
+    form: Form,
     probe: Probe,
     bound: float | None,
     say: Say,
@@ -143,7 +153,11 @@ def _islands(
     """What stays float32 in stages that become float16."""
     if bound is None:
         return overflowing(manifest, models, heavy, probe)
-    return float16_islands(manifest, models, heavy, probe, min(bound, BOUNDS["fp16"]), say)
+    if form == "int8-fp16":
+        aim = HALF_AIM * min(bound, BOUNDS["fp16"])
+    else:
+        aim = bound * (HALF_AIM if probe.bonafide is None else SAME_AIM)
+    return float16_islands(manifest, models, heavy, probe, aim, say)
 
 
 def _copy_documents(parent: Bundle, folder: Path, manifest: Manifest) -> None:

@@ -24,23 +24,26 @@ HEARD = 8  # windows that overflow is looked for on
 COMPARED = 40  # windows that choices are measured on
 AIM = 0.75  # of the bound: other audio may drift more
 HALF_AIM = 0.5  # the same of float16, whose islands cost little
+SAME_AIM = 0.05  # of float16 on labelled speech: hardly a decision in thousands may change
 LEAST_GAIN = 0.9  # a further island must bring the drift below this share of what it was
 
 
 def float16_islands(
-    manifest: Manifest, models: Models, half: frozenset[StageName], probe: Probe, bound: float, say: Say
+    manifest: Manifest, models: Models, half: frozenset[StageName], probe: Probe, aim: float, say: Say
 ) -> Chosen:
-    """What stays float32 in the stages of `half`, which become float16; `models` are all stages, in float32.
+    """What stays float32 in each stage that becomes float16; `models` are all stages, in float32.
 
-    First what overflows. Then, while scores drift by more than HALF_AIM of `bound`, the operator type that
-    helps most, in all stages; products with weights of one shape, in one stage, are types of their own.
+    Those are the stages of `half`, but for an encoder that has to stay float32 as a whole. First what
+    overflows is kept. Then, while scores drift by more than `aim`, the operator type that helps most, in all
+    stages; products with weights of one shape, in one stage, are types of their own. Where none helps, the
+    encoder: what its features tell apart can be less than a rounding of the waveform.
     """
     windows = probe.compare[:COMPARED]
 
     def drift_of(islands: Chosen, what: str) -> float:
         derived = {**models}
-        for stage in half:
-            derived[stage] = rounding.apply(float16.apply(models[stage], islands[stage]))
+        for stage, kept in islands.items():
+            derived[stage] = rounding.apply(float16.apply(models[stage], kept))
         advance = _part(say, f"float16: {what}")
         return mean_drift(before, score_models(manifest, derived, windows, advance))
 
@@ -51,13 +54,20 @@ def float16_islands(
     islands = overflowing(manifest, models, half, probe)
     drift = drift_of(islands, "all nodes")
     kinds = _kinds(models, half)
-    while drift > HALF_AIM * bound and kinds:
+    while drift > aim:
         drifts = {kind: drift_of(with_kind(kind), f"{kind} in float32") for kind in sorted(kinds)}
-        best = min(drifts, key=lambda kind: drifts[kind])
-        if not drifts[best] < LEAST_GAIN * drift:
+        best = min(drifts, key=lambda kind: drifts[kind], default=None)
+        if best is not None and drifts[best] < LEAST_GAIN * drift:
+            islands, drift = with_kind(best), drifts[best]
+            del kinds[best]
+            continue
+        others: Chosen = {stage: nodes for stage, nodes in islands.items() if stage != "encoder"}
+        if not others or others.keys() == islands.keys():
             break
-        islands, drift = with_kind(best), drifts[best]
-        del kinds[best]
+        without = drift_of(others, "encoder in float32")
+        if not without < LEAST_GAIN * drift:
+            break
+        islands, drift, kinds = others, without, _kinds(models, frozenset(others))
     return islands
 
 

@@ -184,7 +184,7 @@ class Drift(Record, frozen=True, kw_only=True):
     )
     eer: tuple[float, float] | None = None  # before and after, on labelled windows
     cllr: tuple[float, float] | None = None  # the same, in bits, with the parent's calibration
-    float32_nodes: list[str] = []  # kept in float32 for accuracy, by operator type or name
+    float32_nodes: list[str] = []  # kept for accuracy: stage/operator type, stage/node, or a stage as a whole
 
 
 class Engine(Record, frozen=True, kw_only=True):

@@ -85,7 +85,12 @@ def make_latency() -> Latency:
                 for name in ours
                 for threads in (1, 2)
             ],
-            streaming=[StreamResult(name, 0.5, wall, 13.0, 0.03, load[0]) for name in ours],
+            streaming=[
+                StreamResult(
+                    name, 0.5, wall, 13.0, 0.03, load[0], ratio(0.2 * rounds[name], rounds[reference])
+                )
+                for name in ours
+            ],
             streams=[StreamsResult(name, 0.5, 2, 8, 12, list(load), arms[0].memory) for name in ours],
             peaks=[] if bare else [PEAKS, PEAKS],
             macs={"encoder": 1_000_000},

@@ -101,7 +101,8 @@ def test_arms_compute_the_same(results: LatencyResults) -> None:
     by_name = {arm.name: arm for arm in results.arms}
     ours, half = by_name["nes2net-run fp32"], by_name["PyTorch eager bf16"]
     assert ours.difference is not None and ours.difference < 1e-4
-    assert half.difference is not None and 1e-4 < half.difference < 0.2  # bfloat16 has 8 bits
+    # bfloat16 has 8 bits: torch's is 0.02 off on some processors, 0.8 where it computes with AMX
+    assert half.difference is not None and 1e-4 < half.difference < 2
     assert ours.receipt is not None and {s["provider"] for s in ours.receipt["stages"]} == {"cpu"}
     torch = by_name["PyTorch eager fp32"]
     assert ours.memory.peak < torch.memory.peak  # torch alone is 150 MB
@@ -112,8 +113,9 @@ def test_the_other_scenarios_are_there(results: LatencyResults) -> None:
         ("nes2net-run fp32", threads) for threads in (1, 2)
     }
     (stream,) = results.streaming
-    assert stream.name == "nes2net-run fp32" and stream.saturated.samples == stream.paced.hops == 10
-    assert stream.paced.streams == 1 and stream.saturated_cpu > 0
+    assert stream.name == "nes2net-run fp32" and stream.saturated.samples == 12  # two in each of six turns
+    assert stream.paced.hops == 10 and stream.paced.streams == 1 and stream.saturated_cpu > 0
+    assert stream.ratio.pairs == 6 and 0 < stream.ratio.low <= stream.ratio.estimate <= stream.ratio.high
     (streams,) = results.streams
     assert streams.at_once == 2 and len(streams.trials) == 1
     assert streams.trials[0].hops == 4 * streams.trials[0].streams

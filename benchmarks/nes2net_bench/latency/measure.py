@@ -5,7 +5,7 @@
                  for each window of rounds, so that a ratio's interval holds what differs between processes
     throughput   the same arms, larger batches
     threads      bundles, fewer threads
-    streaming    one stream of each bundle, as fast as it goes, and in real time
+    streaming    one stream of each bundle, as fast as it goes in turns with the reference, and in real time
     streams      how many streams at once keep up in real time
 
 Nothing here prints; the command shows what comes back.
@@ -38,7 +38,7 @@ from nes2net_bench.latency.orders import (
 )
 from nes2net_bench.latency.results import LatencyResults, Plan, ThreadPoint
 from nes2net_bench.latency.roofline import best_of
-from nes2net_bench.latency.rounds import Turn, take_rounds
+from nes2net_bench.latency.rounds import SWEEP_ROUNDS, Turn, take_rounds
 from nes2net_bench.latency.streams import measure_streams
 from nes2net_bench.latency.timing import ratio, stable, timing
 from nes2net_bench.latency.watch import Watch
@@ -50,7 +50,6 @@ from nes2net_runtime.errors import ProviderError
 
 KEPT = frozenset({"compile"})  # processes that are not started anew: they would compile for a minute
 STARTS = 2  # of each arm: how long it loads
-SWEEP_ROUNDS = 6  # of the sweeps over batches and threads: the fewest whose ratios have a 95 % interval
 
 
 def measure_latency(
@@ -88,7 +87,7 @@ def measure_latency(
     reference = tested[0].name
     ours = [arm for arm in tested if arm.kind == "bundle"]
     threads = _thread_sweep(plan, ours, environment, watch)
-    streaming, streams = measure_streams(plan, ours, environment, watch)
+    streaming, streams = measure_streams(plan, ours, tested[0], environment, watch)
     if peaks:
         peaks += _peaks(plan, environment, watch)
     best = best_of(peaks[0], peaks[-1]) if peaks else None

@@ -50,7 +50,6 @@ def _open_bundle(arm: Arm) -> OpenArm:
     from dataclasses import asdict
 
     from nes2net_runtime import Detector
-    from nes2net_runtime.inference.providers import import_onnxruntime
 
     assert arm.provider is not None
     detector = Detector(arm.folder, arm.provider, arm.threads)
@@ -59,8 +58,9 @@ def _open_bundle(arm: Arm) -> OpenArm:
     def run(batch: Array) -> Array:
         return stages.run(normalize(batch) if arm.normalize else batch)
 
-    receipt = asdict(detector.receipt)
-    return OpenArm(arm, run, f"ONNX Runtime {import_onnxruntime().__version__}", receipt, detector)
+    receipt = detector.receipt
+    libraries = ", ".join(dict.fromkeys(stage.library for stage in receipt.stages))
+    return OpenArm(arm, run, libraries, asdict(receipt), detector)
 
 
 def _open_torch(arm: Arm) -> OpenArm:

@@ -99,6 +99,9 @@ class StreamResult:
     saturated_cpu: float  # CPU milliseconds a hop
     real_time_factor: float  # saturated p50 / hop
     paced: Load
+    ratio: Ratio | None = (
+        None  # a hop / a window of the reference, in turns; None: measured before there was one
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from statistics import median
 
 from nes2net_bench.latency.workers import ArmFailed
 
+SWEEP_ROUNDS = 6  # beside windows of fresh processes: the fewest whose ratios have a 95 % interval
+
 
 @dataclass(frozen=True)
 class Turn:

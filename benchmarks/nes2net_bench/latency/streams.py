@@ -7,18 +7,19 @@ from msgspec.structs import replace
 
 from nes2net_bench.latency.arms import Arm
 from nes2net_bench.latency.memory import Memory
-from nes2net_bench.latency.orders import Open, Opened, Serve, Served
+from nes2net_bench.latency.orders import Open, Opened, Ran, Run, Serve, Served
 from nes2net_bench.latency.results import Plan, StreamResult, StreamsResult
+from nes2net_bench.latency.rounds import SWEEP_ROUNDS
 from nes2net_bench.latency.serving import Load, kept_up, most_that_fit
-from nes2net_bench.latency.timing import timing
+from nes2net_bench.latency.timing import ratio, timing
 from nes2net_bench.latency.watch import Watch
 from nes2net_bench.latency.workers import ArmFailed, Worker
 
 
 def measure_streams(
-    plan: Plan, arms: Sequence[Arm], environment: Mapping[str, str], watch: Watch
+    plan: Plan, arms: Sequence[Arm], reference: Arm, environment: Mapping[str, str], watch: Watch
 ) -> tuple[list[StreamResult], list[StreamsResult]]:
-    """One stream of each bundle, and how many at once."""
+    """One stream of each bundle, in turns with windows of the reference; and how many streams at once."""
     single: list[StreamResult] = []
     many: list[StreamsResult] = []
     steps = len(arms) * sum(scenario in plan.scenarios for scenario in ("streaming", "streams"))
@@ -28,9 +29,10 @@ def measure_streams(
     for arm in arms:
         try:
             if "streaming" in plan.scenarios:
-                with Worker(environment) as worker:
+                with Worker(environment) as worker, Worker(environment) as other:
                     worker.ask(Open(arm, 1), Opened, plan.timeout)
-                    single.append(_single(plan, arm.name, worker))
+                    other.ask(Open(reference, 1), Opened, plan.timeout)
+                    single.append(_single(plan, arm.name, worker, other))
                 advance(1)
             if "streams" in plan.scenarios:
                 # One thread a stream gives the most streams on a CPU; a card takes one at a time, and a
@@ -45,16 +47,22 @@ def measure_streams(
     return single, many
 
 
-def _single(plan: Plan, name: str, worker: Worker) -> StreamResult:
+def _single(plan: Plan, name: str, worker: Worker, reference: Worker) -> StreamResult:
     hops = max(10, round(plan.stream_seconds / plan.hop))
-    fast = worker.ask(Serve(1, plan.hop, hops, 1, False), Served, plan.timeout)
+    turn = Serve(1, plan.hop, -(-hops // SWEEP_ROUNDS), 1, False)
+    fast: list[Served] = []
+    windows: list[Ran] = []
+    for _ in range(SWEEP_ROUNDS):
+        fast.append(worker.ask(turn, Served, plan.timeout))
+        windows.append(reference.ask(Run(1, 1, 0.0), Ran, plan.timeout))
     paced = worker.ask(Serve(1, plan.hop, hops, 1, True), Served, plan.timeout)
-    spent = timing(fast.service)
+    spent = timing([seconds for served in fast for seconds in served.service])
     return StreamResult(
         name=name,
         hop=plan.hop,
         saturated=spent,
-        saturated_cpu=1e3 * fast.cpu / hops,
+        saturated_cpu=1e3 * sum(served.cpu for served in fast) / spent.samples,
+        ratio=ratio([median(served.service) for served in fast], [median(ran.wall) for ran in windows]),
         real_time_factor=spent.p50 / 1e3 / plan.hop,
         paced=_load(1, paced, plan.hop, 1),
     )

@@ -110,7 +110,8 @@ def _rate(point: Throughput | None) -> str:
 
 def _streaming(results: LatencyResults) -> Table:
     hop = results.plan.hop
-    columns = ("p50, ms", "p99", "CPU ms", "RTF", "paced p50, ms", "paced p99", "hops late")
+    against = f"x window of {results.reference}"
+    columns = ("p50, ms", "p99", against, "CPU ms", "RTF", "paced p50, ms", "paced p99", "hops late")
     title = f"One stream, a hop of {hop:g} s: as fast as it goes, and in real time"
     table = _table(title, "bundle", *columns)
     for stream in results.streaming:
@@ -119,6 +120,7 @@ def _streaming(results: LatencyResults) -> Table:
             stream.name,
             f"{stream.saturated.p50:.1f}",
             _number(stream.saturated.p99, stream.saturated.largest),
+            "-" if stream.ratio is None else _ratio(stream.ratio),
             f"{stream.saturated_cpu:.1f}",
             f"{stream.real_time_factor:.3f}",
             f"{paced.latency.p50:.1f}",

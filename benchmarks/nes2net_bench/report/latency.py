@@ -255,6 +255,7 @@ def _streams(results: LatencyResults) -> Section:
             one.name,
             number(one.saturated.p50),
             _most(one.saturated),
+            ratio(one.ratio),
             number(one.saturated_cpu),
             number(one.real_time_factor),
             number(one.paced.latency.p50),
@@ -278,7 +279,17 @@ def _streams(results: LatencyResults) -> Section:
         )
     tables = []
     if single:
-        head = ["one stream", "p50, ms", "p99", "CPU ms", "RTF", "paced p50, ms", "paced p99", "hops late"]
+        head = [
+            "one stream",
+            "p50, ms",
+            "p99",
+            f"of {results.reference}'s window",
+            "CPU ms",
+            "RTF",
+            "paced p50, ms",
+            "paced p99",
+            "hops late",
+        ]
         tables.append(table(head, single))
     if many:
         head = ["at once", "fit", "do not", "p99 of those that fit, ms", "busy", "peak MB"]
@@ -289,7 +300,8 @@ def _streams(results: LatencyResults) -> Section:
         pictures = (Picture(plots_latency.streams(results.streams), text),)
     return Section(
         "Streams",
-        f"A score every {hop:g} s. One stream as fast as it goes, then paced as a microphone would; then "
+        f"A score every {hop:g} s. One stream as fast as it goes, in turns with windows of "
+        f"{results.reference}, then paced as a microphone would; then "
         "as many at "
         "once, out of step, as keep up: p99 from the last sample of a hop to its score within the hop. "
         "With fewer "

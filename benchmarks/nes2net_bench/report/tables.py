@@ -203,6 +203,7 @@ def _real_time(loaded: Loaded) -> str:
         rows.append(
             (
                 one.name,
+                ratio(one.ratio),
                 number(one.saturated_cpu),
                 number(one.real_time_factor),
                 number(one.paced.latency.p50),
@@ -210,7 +211,14 @@ def _real_time(loaded: Loaded) -> str:
             )
         )
     hop = f"{results.plan.hop:g}"
-    head = (f"a hop of {hop} s", "CPU, ms", "RTF", "sound to score, ms", "streams that keep up")
+    head = (
+        f"a hop of {hop} s",
+        f"of {results.reference}'s window",
+        "CPU, ms",
+        "RTF",
+        "sound to score, ms",
+        "streams that keep up",
+    )
     return markdown_table(table(head, rows))
 
 
