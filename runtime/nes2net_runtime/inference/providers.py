@@ -83,8 +83,12 @@ def available_providers() -> list[str]:
     return [ours for ours, theirs in EXECUTION_PROVIDERS.items() if theirs in built_in or ours in beside]
 
 
+@cache
 def is_built_in(runtime: ModuleType, provider: str) -> bool:
-    """Whether ONNX Runtime has the provider (our name) inside, without a plugin."""
+    """Whether ONNX Runtime has the provider (our name) inside, without a plugin.
+
+    To be asked before the plugin is registered, whose provider is in ONNX Runtime's list from then on.
+    """
     return EXECUTION_PROVIDERS[provider] in runtime.get_available_providers()
 
 

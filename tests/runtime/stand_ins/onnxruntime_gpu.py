@@ -230,7 +230,7 @@ class Machine:
         module.InferenceSession = self._session
         module.set_default_logger_severity = lambda severity: None
         module.preload_dlls = lambda: print("Failed to load libcudnn.so.9")
-        module.get_available_providers = lambda: self.providers
+        module.get_available_providers = lambda: [*self.providers, *[RTX] * self._registered]
         module.get_ep_devices = self._devices
         module.register_execution_provider_library = self._register
         return module
