@@ -33,10 +33,15 @@ def document(kind: Kind, results: Any) -> Document:
     return Document(
         type=kind,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["python", *sys.argv]),
+        command=shlex.join(["python", *map(_without_folder, sys.argv)]),
         machine=machine(),
         results=msgspec.to_builtins(results),
     )
+
+
+def _without_folder(argument: str) -> str:
+    """An absolute path by its name alone: documents are published, and a disk's folders are private."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def publish(made: Document, output: Path | None) -> None:

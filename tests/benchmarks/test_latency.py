@@ -70,6 +70,7 @@ def test_the_last_line_is_the_document_that_is_kept(measured) -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == json.loads(file.read_text())
     kept = read_document(file)
     assert kept.type == "latency" and kept.command.startswith("python benchmarks/latency.py --quick")
+    assert kept.command.endswith(" -o latency.json")  # where that is, is nobody's business
     for key in ("processor", "governor", "load", "threads", "instructions", "cards"):
         assert key in kept.machine
     assert kept.machine["versions"]["onnxruntime"] and kept.machine["versions"]["torch"]

@@ -1,5 +1,6 @@
 """Graph transforms for CPUs: exact ones against the graph they replace, approximate ones against NumPy."""
 
+import io
 import platform
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from nes2net_export.transforms import (
     integer_products,
     unfold,
 )
+from nes2net_runtime.inference.openvino_runtime import import_openvino
+from nes2net_runtime.inference.ort_sessions import openvino_settings
 
 FLOAT = TensorProto.FLOAT
 LARGEST_SUM = 32_767  # of two products, where AVX2 adds them in 16 bits
@@ -276,6 +279,20 @@ def test_integer_convolutions_are_what_their_scales_say(
     actual = run(quantised, x)
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, atol=scale * np.abs(weight).max() * 1.1 + 1e-4)
+
+
+def test_openvino_pads_integer_convolutions_as_onnxruntime_does() -> None:
+    """Bytes that it pads itself are zero, which is far from the zero point of audio."""
+    openvino = import_openvino()
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", group=2, pads=[20, 20])
+    model = graph_of([node], ["batch", 8, "time"], ["batch", 8, "frames"], w=draw(0, 8, 4, 40))
+    quantised = integer_convolution.apply(model)
+    x = draw(1, 1, 8, 50)
+    core = openvino.Core()
+    graph = core.read_model(io.BytesIO(quantised.SerializeToString()))
+    compiled = core.compile_model(graph, "CPU", openvino_settings("int8", threads=1))
+    expected = run(quantised, x)
+    np.testing.assert_allclose(compiled(x)[0], expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_products_of_few_inputs_stay_as_they_are() -> None:

@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import onnxruntime
 import pytest
 
 from nes2net_runtime import Detector, ProviderError
+from nes2net_runtime.inference.ort_sessions import session_options
 from nes2net_runtime.inference.providers import PROVIDERS, available_providers
 from nes2net_runtime.threads import cgroup_cpus, physical_cores, usable_threads
 
@@ -97,6 +100,15 @@ def test_hyperthreads_count_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
+@pytest.mark.parametrize(("version", "spins"), [("1.25.1", False), ("1.26.0", True), ("1.32.0", True)])
+def test_threads_spin_only_where_it_can_be_bounded(version: str, spins: bool) -> None:
+    runtime = SimpleNamespace(__version__=version, SessionOptions=onnxruntime.SessionOptions)
+    options = session_options(runtime, 2)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spins))
+    if spins:
+        assert int(options.get_session_config_entry("session.intra_op.spin_duration_us")) <= 100
+
+
 def test_threads_stay_within_the_affinity() -> None:
     code = (
         "import os; from nes2net_runtime.threads import usable_threads; "

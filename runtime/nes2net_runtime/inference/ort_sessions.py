@@ -28,6 +28,9 @@ CUDA_OPTIONS = {
     "arena_extend_strategy": "kSameAsRequested",
 }
 
+SPIN = 50  # microseconds that a thread waits awake
+SPIN_TIMED = (1, 26)  # the first ONNX Runtime that can be told how long
+
 
 def openvino_settings(precision: str, threads: int) -> dict[str, str]:
     """OpenVINO's settings of the processor, by its own names; the same with ONNX Runtime and without."""
@@ -60,12 +63,21 @@ def session_options(runtime: ModuleType, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # a fall-back is found and said in our own words
-    # Threads that spin after their work burn a core, and take it from the next stage and from everybody.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A thread that sleeps between two operators is late for the next; one that spins for long, as they do by
+    # default, takes its core from the next stage and from everybody.
+    spins = _release(runtime) >= SPIN_TIMED
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+    if spins:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN))
     # Streams bring inputs of ever new lengths, and a plan for each is kept. The arena stays: it grows to the
     # longest, and without it each layer's buffer is mapped and faulted in anew, half of a stream's CPU time.
     options.enable_mem_pattern = False
     return options
+
+
+def _release(runtime: ModuleType) -> tuple[int, int]:
+    major, minor, *_ = runtime.__version__.split(".")
+    return int(major), int(minor)
 
 
 def open_session(
