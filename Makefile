@@ -44,6 +44,7 @@ test:
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 coverage: $(VENV)/dev
+	sh scripts/system-packages.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 calibrate-demo: $(VENV)/dev

@@ -88,7 +88,7 @@ def derive(
     if form in ("fp16", "int8-fp16"):
         say("overflow of float16", None)
         islands = _islands(old, models, heavy, form, probe, bound, say)
-        kept += heavy - islands.keys()
+        kept += [name for name in heavy - islands.keys() if precisions[name] == "fp32"]
         for name, operators in islands.items():
             kept += [f"{name}/{operator}" for operator in operators]
             derived[name] = float16.apply(derived[name], operators)
@@ -150,14 +150,14 @@ def _islands(
     bound: float | None,
     say: Say,
 ) -> Chosen:
-    """What stays float32 in stages that become float16."""
+    """The stages that become float16, each with what stays float32 in it."""
     if bound is None:
         return overflowing(manifest, models, heavy, probe)
-    if form == "int8-fp16":
-        aim = HALF_AIM * min(bound, BOUNDS["fp16"])
-    else:
-        aim = bound * (HALF_AIM if probe.bonafide is None else SAME_AIM)
-    return float16_islands(manifest, models, heavy, probe, aim, say)
+    if form == "int8-fp16":  # beside 8 bits, float16 changes little
+        bound = min(bound, BOUNDS["fp16"])
+    labelled = form == "fp16" and probe.bonafide is not None
+    aim = bound * (SAME_AIM if labelled else HALF_AIM)
+    return float16_islands(manifest, models, heavy, probe, bound, aim, say)
 
 
 def _copy_documents(parent: Bundle, folder: Path, manifest: Manifest) -> None:

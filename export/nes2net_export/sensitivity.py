@@ -29,14 +29,21 @@ LEAST_GAIN = 0.9  # a further island must bring the drift below this share of wh
 
 
 def float16_islands(
-    manifest: Manifest, models: Models, half: frozenset[StageName], probe: Probe, aim: float, say: Say
+    manifest: Manifest,
+    models: Models,
+    half: frozenset[StageName],
+    probe: Probe,
+    bound: float,
+    aim: float,
+    say: Say,
 ) -> Chosen:
     """What stays float32 in each stage that becomes float16; `models` are all stages, in float32.
 
     Those are the stages of `half`, but for an encoder that has to stay float32 as a whole. First what
-    overflows is kept. Then, while scores drift by more than `aim`, the operator type that helps most, in all
-    stages; products with weights of one shape, in one stage, are types of their own. Where none helps, the
-    encoder: what its features tell apart can be less than a rounding of the waveform.
+    overflows is kept. Then, while scores drift by more than HALF_AIM of `bound`, the operator type that helps
+    most, in all stages; products with weights of one shape, in one stage, are types of their own. Where `aim`
+    is not reached so, the encoder: what its features tell apart can be less than a rounding of the waveform;
+    and then of the other stages what is still missing.
     """
     windows = probe.compare[:COMPARED]
 
@@ -47,28 +54,32 @@ def float16_islands(
         advance = _part(say, f"float16: {what}")
         return mean_drift(before, score_models(manifest, derived, windows, advance))
 
-    def with_kind(kind: str) -> Chosen:
-        return {stage: nodes | kinds[kind].get(stage, set()) for stage, nodes in islands.items()}
+    def searched(islands: Chosen, drift: float, aim: float) -> tuple[Chosen, float]:
+        """More islands, until `aim` is reached or none helps; and the drift with them."""
+        kinds = _kinds(models, frozenset(islands)) if drift > aim else {}
+        while drift > aim and kinds:
+            tried = {kind: _joined(islands, kinds[kind]) for kind in sorted(kinds)}
+            drifts = {kind: drift_of(tried[kind], f"{kind} in float32") for kind in tried}
+            best = min(drifts, key=lambda kind: drifts[kind])
+            if not drifts[best] < LEAST_GAIN * drift:
+                break
+            islands, drift = tried[best], drifts[best]
+            del kinds[best]
+        return islands, drift
 
     before = score_models(manifest, models, windows, _part(say, "float32"))
-    islands = overflowing(manifest, models, half, probe)
-    drift = drift_of(islands, "all nodes")
-    kinds = _kinds(models, half)
-    while drift > aim:
-        drifts = {kind: drift_of(with_kind(kind), f"{kind} in float32") for kind in sorted(kinds)}
-        best = min(drifts, key=lambda kind: drifts[kind], default=None)
-        if best is not None and drifts[best] < LEAST_GAIN * drift:
-            islands, drift = with_kind(best), drifts[best]
-            del kinds[best]
-            continue
-        others: Chosen = {stage: nodes for stage, nodes in islands.items() if stage != "encoder"}
-        if not others or others.keys() == islands.keys():
-            break
-        without = drift_of(others, "encoder in float32")
-        if not without < LEAST_GAIN * drift:
-            break
-        islands, drift, kinds = others, without, _kinds(models, frozenset(others))
+    overflows = overflowing(manifest, models, half, probe)
+    islands, drift = searched(overflows, drift_of(overflows, "all nodes"), HALF_AIM * bound)
+    others: Chosen = {stage: nodes for stage, nodes in overflows.items() if stage != "encoder"}
+    if drift > aim and "encoder" in half and others:
+        without, less = searched(others, drift_of(others, "encoder in float32"), aim)
+        if less < LEAST_GAIN * drift:
+            return without
     return islands
+
+
+def _joined(islands: Chosen, more: Chosen) -> Chosen:
+    return {stage: nodes | more.get(stage, set()) for stage, nodes in islands.items()}
 
 
 def _kinds(models: Models, stages: frozenset[StageName]) -> dict[str, Chosen]:

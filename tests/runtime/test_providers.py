@@ -99,7 +99,6 @@ def test_hyperthreads_count_once(tmp_path: Path) -> None:
     assert physical_cores(tmp_path / "none") is None
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
 @pytest.mark.parametrize(("version", "spins"), [("1.25.1", False), ("1.26.0", True), ("1.32.0", True)])
 def test_threads_spin_only_where_it_can_be_bounded(version: str, spins: bool) -> None:
     runtime = SimpleNamespace(__version__=version, SessionOptions=onnxruntime.SessionOptions)
@@ -109,6 +108,7 @@ def test_threads_spin_only_where_it_can_be_bounded(version: str, spins: bool) ->
         assert int(options.get_session_config_entry("session.intra_op.spin_duration_us")) <= 100
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
 def test_threads_stay_within_the_affinity() -> None:
     code = (
         "import os; from nes2net_runtime.threads import usable_threads; "

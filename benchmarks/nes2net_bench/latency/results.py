@@ -99,9 +99,8 @@ class StreamResult:
     saturated_cpu: float  # CPU milliseconds a hop
     real_time_factor: float  # saturated p50 / hop
     paced: Load
-    ratio: Ratio | None = (
-        None  # a hop / a window of the reference, in turns; None: measured before there was one
-    )
+    # A hop / a window of the reference, in turns of one process each; None: measured before there was one.
+    ratio: Ratio | None = None
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def _streams(results: LatencyResults) -> Section:
             "one stream",
             "p50, ms",
             "p99",
-            f"of {results.reference}'s window",
+            f"\u00d7 {results.reference}'s window",
             "CPU ms",
             "RTF",
             "paced p50, ms",

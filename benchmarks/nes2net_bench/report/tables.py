@@ -156,8 +156,8 @@ def _latency(loaded: Loaded) -> str:
         f"\u00d7 {results.reference}",
         "CPU, \u00d7",
         "load, s",
-        "first run, ms",
         "peak MB",
+        "logits differ by",
     )
     rows = [
         (
@@ -167,8 +167,8 @@ def _latency(loaded: Loaded) -> str:
             ratio(arm.ratio),
             ratio(arm.cpu_ratio),
             number(arm.load[0]),
-            number(1e3 * arm.first_run[0], 2),
             mega(arm.memory.peak),
+            NONE if arm.difference is None else f"{arm.difference:.0e}",
         )
         for arm in results.arms
     ]
@@ -196,28 +196,26 @@ def _peak(loaded: Loaded) -> str:
 def _real_time(loaded: Loaded) -> str:
     """Streams of the bundles that were measured."""
     results: LatencyResults = loaded.results
-    fit = {found.name: found for found in results.streams}
+    # Where no number of streams failed, more than the largest that was tried may keep up.
+    fit = {found.name: f"{'≥ ' if found.fail is None else ''}{found.fit}" for found in results.streams}
     rows = []
     for one in results.streaming:
-        found = fit.get(one.name)
-        rows.append(
-            (
-                one.name,
-                ratio(one.ratio),
-                number(one.saturated_cpu),
-                number(one.real_time_factor),
-                number(one.paced.latency.p50),
-                NONE if found is None else str(found.fit),
-            )
+        row = (
+            one.name,
+            ratio(one.ratio),
+            number(one.saturated_cpu),
+            number(one.real_time_factor),
+            number(one.paced.latency.p50),
         )
-    hop = f"{results.plan.hop:g}"
+        rows.append((*row, fit.get(one.name, NONE)) if fit else row)
+    hop, many = f"{results.plan.hop:g}", ("streams that keep up",) if fit else ()
     head = (
         f"a hop of {hop} s",
-        f"of {results.reference}'s window",
+        f"\u00d7 {results.reference}'s window",
         "CPU, ms",
         "RTF",
         "sound to score, ms",
-        "streams that keep up",
+        *many,
     )
     return markdown_table(table(head, rows))
 

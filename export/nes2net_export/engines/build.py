@@ -82,6 +82,7 @@ def inspect_engine(trt: TensorRT, engine: Any) -> str:
 
 def _configure(trt: TensorRT, config: Any, options: BuildOptions) -> None:
     module = trt.module
+    config.clear_flag(module.BuilderFlag.TF32)  # on by default; what a graph keeps in float32 is float32
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.workspace is not None:

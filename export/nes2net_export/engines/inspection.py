@@ -12,7 +12,7 @@ from nes2net_runtime.manifest import Precision
 # Layers that do the work: convolutions, matrix products, and fusions with one of them.
 WORK = re.compile(r"conv|gemm|matmul|matrix|mha|attention|foreign|myelin|kgen", re.IGNORECASE)
 TYPES: dict[Precision, re.Pattern[str]] = {
-    "fp32": re.compile(r"float|fp32|tf32", re.IGNORECASE),
+    "fp32": re.compile(r"(?<!b)float(?!16)|fp32", re.IGNORECASE),
     "fp16": re.compile(r"half|fp16|float16", re.IGNORECASE),
     "bf16": re.compile(r"bfloat16|bf16", re.IGNORECASE),
     "int8": re.compile(r"int8", re.IGNORECASE),

@@ -7,8 +7,8 @@
 
 wav2vec 2.0's positional convolution, of 128 taps in 16 groups. Frames of all taps at once would be 128 times
 as large as x; of 16 they stay in the cache: a third of the float32 convolution's time, and a quarter of its
-weights. Scales are those of integer_products.py. Zeros that are padded before the quantisation leave it as it
-is, since its range holds zero; padded bytes, OpenVINO fills with zero whatever the zero point.
+weights. Scales are those of integer_products.py. Zeros are padded before the quantisation, and do not change
+its range, which always holds zero; where bytes are padded, OpenVINO takes zero in place of the zero point.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,7 @@
 """One ONNX Runtime session: its options, and the proof that the provider asked for really runs it."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -76,7 +77,8 @@ def session_options(runtime: ModuleType, threads: int) -> Any:
 
 
 def _release(runtime: ModuleType) -> tuple[int, int]:
-    major, minor, *_ = runtime.__version__.split(".")
+    """Of "1.32.0", 1 and 32."""
+    major, minor = re.findall(r"\d+", runtime.__version__)[:2]
     return int(major), int(minor)
 
 

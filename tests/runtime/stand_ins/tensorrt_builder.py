@@ -38,7 +38,7 @@ def add_builder(module: ModuleType, computes: str | None = None, fails: str = ""
     module.ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
     module.LayerInformationFormat = SimpleNamespace(JSON="json")
     module.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
-    module.BuilderFlag = SimpleNamespace(VERSION_COMPATIBLE="version compatible")
+    module.BuilderFlag = SimpleNamespace(VERSION_COMPATIBLE="version compatible", TF32="tf32")
     module.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere plus")
     module.Builder = lambda log: Builder(log, asked, fails)
     module.OnnxParser = Parser
@@ -83,6 +83,7 @@ class Builder:
         if self.fails:
             self.log.log(Severity.ERROR, self.fails)
             return None
+        assert not config.set, "float32 would be rounded to 10 bits"
         monitor = config.progress_monitor
         monitor.phase_start("Building engine", None, 2)
         assert monitor.step_complete("Building engine", 0) and monitor.step_complete("Building engine", 1)
@@ -94,12 +95,16 @@ class Builder:
 class Config:
     def __init__(self, asked: Recorder) -> None:
         self._asked = asked
+        self.set = {"tf32"}  # as TensorRT has it
 
     def add_optimization_profile(self, profile: Any) -> None:
         assert self._asked.profiles
 
     def set_flag(self, flag: str) -> None:
         self._asked.flags.append(flag)
+
+    def clear_flag(self, flag: str) -> None:
+        self.set.remove(flag)
 
     def set_memory_pool_limit(self, pool: str, limit: int) -> None:
         self._asked.limits[pool] = limit
